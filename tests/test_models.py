@@ -1,0 +1,408 @@
+"""Batched generation with re-used caches says what the plain model says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from ugst_env.models.causal import CausalModel, Prompt, load, sample  # noqa: E402
+
+VOCABULARY = 96
+STOPS = frozenset(range(6))
+
+
+def llama(**options: Any) -> Any:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        **{
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            # Wide weights, so that what a token says depends on all that came before.
+            "initializer_range": 0.3,
+        }
+        | options
+    )
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def weights() -> Any:
+    return llama()
+
+
+def causal(model: Any, **options: Any) -> CausalModel:
+    return CausalModel(model, **{"eos_ids": STOPS, "device": "cpu", "max_length": 400} | options)
+
+
+def prompts(count: int, *, seed: int = 0, low: int = 3, high: int = 60) -> list[Prompt]:
+    rng = np.random.default_rng(seed)
+    return [
+        Prompt(f"c{k}", tuple(int(i) for i in rng.integers(6, VOCABULARY, size=rng.integers(low, high))), seed=100 + k)
+        for k in range(count)
+    ]
+
+
+OPTIONS: dict[str, Any] = {"max_new_tokens": 20, "temperature": 1.3}
+
+
+@torch.inference_mode()
+def plain(model: Any, prompt: Prompt, *, max_new_tokens: int, temperature: float, top_p: float = 1.0) -> list[int]:
+    """What the reply must be: every token from a forward pass over the whole text."""
+    ids, uniform = list(prompt.ids), np.random.default_rng(prompt.seed).random(max_new_tokens)
+    reply: list[int] = []
+    while len(reply) < max_new_tokens and STOPS.isdisjoint(reply):
+        logits = model(input_ids=torch.tensor([ids + reply])).logits[:, -1]
+        reply += sample(logits.float(), uniform[len(reply) :][:1], temperature=temperature, top_p=top_p)
+    return reply
+
+
+def test_replies_are_the_plain_models(weights: Any) -> None:
+    batch = prompts(16)
+    replies = causal(weights).generate(batch, **OPTIONS)
+    assert replies == [plain(weights, prompt, **OPTIONS) for prompt in batch]
+    lengths = {len(reply) for reply in replies}
+    assert len(lengths) > 3, "rows are meant to finish at different times"
+    assert all(STOPS.isdisjoint(reply[:-1]) for reply in replies)
+
+
+def test_batch_of_one_and_of_sixteen_agree(weights: Any) -> None:
+    batch = prompts(16, seed=1)
+    together = causal(weights).generate(batch, **OPTIONS)
+    alone = causal(weights)
+    assert together == [alone.generate([prompt], **OPTIONS)[0] for prompt in batch]
+    assert together[::-1] == causal(weights).generate(batch[::-1], **OPTIONS)
+    fresh = causal(weights)
+    assert together[3:9] == fresh.generate(batch[3:9], **OPTIONS)
+
+
+def test_seeds_and_nothing_else_are_chance(weights: Any) -> None:
+    model = causal(weights)
+    [prompt] = prompts(1)
+    first = model.generate([prompt], **OPTIONS)
+    assert model.generate([prompt], **OPTIONS) == first
+    assert model.generate([Prompt("another key", prompt.ids, prompt.seed)], **OPTIONS) == first
+    others = {
+        tuple(model.generate([Prompt("c0", prompt.ids, seed)], **OPTIONS)[0]) for seed in (-1, 1, 2, 2**63, 2**70)
+    }
+    assert len(others) > 1
+
+
+@pytest.mark.parametrize("options", [{}, {"prefill_tokens": 7}, {"cache_bytes": 1}, {"cache_bytes": 400_000}])
+def test_turns_that_reuse_caches_agree_with_fresh_ones(weights: Any, options: dict[str, Any]) -> None:
+    model = causal(weights, **options)
+    rng = np.random.default_rng(2)
+    batch = prompts(9, seed=3)
+    for turn in range(5):
+        asked = [batch[k] for k in rng.permutation(len(batch))[: rng.integers(1, 10)]]
+        replies = model.generate(asked, **OPTIONS)
+        assert replies == causal(weights).generate(asked, **OPTIONS), turn
+        grown = {}
+        for prompt, reply in zip(asked, replies, strict=True):
+            # Some keep what was said, some have it reworded, one starts anew.
+            kept = prompt.ids + tuple(reply[: rng.integers(0, len(reply) + 1)])
+            if rng.random() < 0.1:
+                kept = kept[: len(kept) // 2]
+            added = tuple(int(i) for i in rng.integers(6, VOCABULARY, size=rng.integers(1, 30)))
+            grown[prompt.key] = Prompt(prompt.key, kept + added, seed=int(rng.integers(1000)))
+        batch = [grown.get(prompt.key, prompt) for prompt in batch]
+        if turn == 2:
+            model.forget(["c1", "c4", "never heard of"])
+
+
+def test_only_what_is_new_is_read(weights: Any) -> None:
+    model = causal(weights)
+    read: list[int] = []
+    run = model._run
+    model._run = lambda ids, *rest: (read.append(len(ids)), run(ids, *rest))[1]  # type: ignore[method-assign]
+    [prompt] = prompts(1, low=50)
+    [reply] = model.generate([prompt], **OPTIONS)
+    assert read[0] == len(prompt.ids) and set(read[1:]) == {1}
+    read.clear()
+    model.generate([Prompt("c0", (*prompt.ids, *reply, 7, 8), 0)], **OPTIONS)
+    assert read[0] == 3, "the last token of the reply and the two new ones"
+
+
+def test_rows_that_finished_drop_out(weights: Any) -> None:
+    model = causal(weights)
+    read: list[int] = []
+    run = model._run
+    model._run = lambda ids, *rest: (read.append(len(ids)), run(ids, *rest))[1]  # type: ignore[method-assign]
+    replies = model.generate(prompts(16), **OPTIONS)
+    assert read[1:] == [sum(len(reply) > step for reply in replies) for step in range(1, max(map(len, replies)))]
+
+
+def test_a_key_may_come_twice(weights: Any) -> None:
+    model = causal(weights)
+    [prompt, other] = prompts(2)
+    twice = [prompt, Prompt(prompt.key, other.ids, other.seed), prompt]
+    replies = model.generate(twice, **OPTIONS)
+    assert replies == [plain(weights, p, **OPTIONS) for p in twice]
+    assert model.cached_keys == (prompt.key,)
+
+
+def test_memory_is_bounded_and_freed(weights: Any) -> None:
+    limit = 300_000
+    model = causal(weights, cache_bytes=limit)
+    for start in range(4):
+        model.generate([Prompt(f"{start}.{p.key}", p.ids, p.seed) for p in prompts(6)], **OPTIONS)
+        held = sum(t.nbytes for pair in model._slots.layers.values() for t in pair)
+        assert 0 < held <= limit
+    keys = model.cached_keys
+    assert 6 <= len(keys) < 24 and keys[-1].startswith("3.")
+    model.forget(keys)
+    assert model.cached_keys == () and not model._slots.layers
+
+
+def test_nan_is_reported_and_does_not_stay(weights: Any) -> None:
+    model = causal(llama())
+    batch = prompts(3)
+    norm = model.model.model.norm.weight
+    kept = norm.data.clone()
+    norm.data[:] = float("nan")
+    for temperature in (0.0, 1.0):
+        with pytest.raises(FloatingPointError, match="not finite"):
+            model.generate(batch, max_new_tokens=3, temperature=temperature)
+    norm.data[:] = kept
+    assert model.generate(batch, **OPTIONS) == causal(weights).generate(batch, **OPTIONS)
+
+
+def test_a_failure_leaves_the_model_usable(weights: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = causal(weights)
+    batch = prompts(3)
+    expected = model.generate(batch, **OPTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(weights.lm_head, "forward", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model.generate(batch, **OPTIONS)
+    assert weights.config._attn_implementation == "sdpa"
+    assert model.generate(batch, **OPTIONS) == expected
+
+
+def test_a_model_in_training_is_left_as_it_was() -> None:
+    weights = llama(attention_dropout=0.5)
+    batch = prompts(2)
+    expected = causal(weights).generate(batch, **OPTIONS)
+    weights.train()
+    model = causal(weights)
+    assert model.generate(batch, **OPTIONS) == expected
+    assert weights.training
+    assert not any(p.is_inference() for p in weights.parameters())
+    weights(input_ids=torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss.backward()
+
+
+def gpt2() -> Any:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=512, initializer_range=0.3
+    )
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def qwen2() -> Any:
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=1, initializer_range=0.3,
+    )  # fmt: skip
+    return transformers.Qwen2ForCausalLM(config).eval()
+
+
+def mistral(window: int) -> Any:
+    torch.manual_seed(0)
+    config = transformers.MistralConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=window, initializer_range=0.3,
+    )  # fmt: skip
+    return transformers.MistralForCausalLM(config).eval()
+
+
+def gemma2() -> Any:
+    torch.manual_seed(0)
+    config = transformers.Gemma2Config(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, sliding_window=4096, initializer_range=0.3, attn_implementation="eager",
+    )  # fmt: skip
+    return transformers.Gemma2ForCausalLM(config).eval()
+
+
+def mamba() -> Any:
+    torch.manual_seed(0)
+    config = transformers.MambaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, state_size=4, num_hidden_layers=2, initializer_range=0.3
+    )
+    return transformers.MambaForCausalLM(config).eval()
+
+
+def dynamic_rope() -> Any:
+    return llama(rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (gpt2, None),
+        (qwen2, None),
+        (lambda: mistral(4096), None),
+        (lambda: mistral(16), "sliding window of 16 tokens"),
+        (gemma2, "more than plain attention"),
+        (mamba, ""),
+        (dynamic_rope, "depends on the length"),
+    ],
+    ids=["gpt2", "qwen2", "mistral", "mistral-window", "gemma2", "mamba", "dynamic-rope"],
+)
+def test_every_architecture_is_right_and_plain_ones_reuse_caches(build: Any, reason: str | None) -> None:
+    weights = build()
+    model = causal(weights)
+    assert model.reuses_cache == (reason is None), model.why_not
+    assert reason is None or reason in str(model.why_not)
+    batch = prompts(4)
+    options: dict[str, Any] = {"max_new_tokens": 6, "temperature": 1.0}
+    for _ in range(2):
+        replies = model.generate(batch, **options)
+        assert replies == [plain(weights, prompt, **options) for prompt in batch]
+        batch = [Prompt(p.key, (*p.ids, *r, 9, 11), p.seed + 1) for p, r in zip(batch, replies, strict=True)]
+
+
+def test_half_precision_runs() -> None:
+    model = causal(llama().to(torch.bfloat16))
+    assert model.reuses_cache, model.why_not
+    batch = prompts(4)
+    replies = model.generate(batch, **OPTIONS)
+    batch = [Prompt(p.key, (*p.ids, *r, 9), 0) for p, r in zip(batch, replies, strict=True)]
+    assert all(model.generate(batch, **OPTIONS))
+
+
+# ------------------------------------------------------------------------------------------------------------ sampling
+
+
+def test_sample_follows_the_distribution() -> None:
+    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(0))
+    uniform = np.random.default_rng(0).random(20_000)
+    drawn = sample(logits.expand(len(uniform), -1), uniform, temperature=0.8)
+    frequencies = np.bincount(drawn, minlength=12) / len(drawn)
+    assert frequencies == pytest.approx(torch.softmax(logits[0] / 0.8, -1).numpy(), abs=0.012)
+
+
+def test_top_p_draws_from_the_nucleus() -> None:
+    logits = torch.log(torch.tensor([[0.05, 0.5, 0.15, 0.3]]))
+    uniform = np.linspace(0, 1, 1000, endpoint=False)
+    drawn = sample(logits.expand(1000, -1), uniform, temperature=1.0, top_p=0.7)
+    assert np.bincount(drawn, minlength=4) / 1000 == pytest.approx([0, 0.625, 0, 0.375], abs=0.01)
+    assert set(sample(logits.expand(1000, -1), uniform, temperature=1.0, top_p=1e-9)) == {1}
+
+
+def test_tokens_without_mass_are_never_drawn() -> None:
+    logits = torch.full((2, 6), -np.inf)
+    logits[:, 3] = 0.0
+    assert sample(logits, np.array([0.0, np.nextafter(1, 0)]), temperature=1.0) == [3, 3]
+    assert sample(logits, np.zeros(2), temperature=0) == [3, 3]
+
+
+# ------------------------------------------------------------------------------------------------------------ contract
+
+
+def test_bad_arguments_are_named(weights: Any) -> None:
+    model = causal(weights, max_length=32)
+    [prompt] = prompts(1, high=5)
+    for options, message in (
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"temperature": -1}, "temperature must not be negative, got -1"),
+        ({"top_p": 0}, r"top_p must be in \(0, 1\], got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.generate([prompt], **OPTIONS | options)
+    for ids, message in (
+        ((), "is empty"),
+        ((1,) * 32, "32 tokens"),
+        ((VOCABULARY,), "outside 0..95"),
+        ((-1,), "outside"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.generate([Prompt("c", ids, 0)], **OPTIONS)
+    with pytest.raises(ValueError, match="max_length"):
+        causal(weights, max_length=1)
+
+
+def test_replies_end_at_max_length_and_batches_may_be_empty(weights: Any) -> None:
+    model = causal(weights, max_length=32, eos_ids=[])
+    assert model.generate([], **OPTIONS) == []
+    replies = model.generate([Prompt("a", (7,) * 30, 0), Prompt("b", (7,) * 3, 0)], **OPTIONS)
+    assert [len(reply) for reply in replies] == [2, 20]
+
+
+def test_stop_ids_stop_beside_eos(weights: Any) -> None:
+    model = causal(weights)
+    [prompt] = prompts(1)
+    reply = model.generate([prompt], **OPTIONS)[0]
+    stop = reply[3]
+    assert model.generate([prompt], **OPTIONS, stop_ids=frozenset([stop])) == [reply[: reply.index(stop) + 1]]
+
+
+# ------------------------------------------------------------------------------------------------------------- loading
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub.constants as constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def tokenizer(*, template: str | None) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "b": 2}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    found = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    found.chat_template = template
+    return found
+
+
+TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }}{% endfor %}"
+
+
+def test_load_reads_a_folder(weights: Any, tmp_path: Path) -> None:
+    weights.save_pretrained(tmp_path)
+    tokenizer(template=TEMPLATE).save_pretrained(tmp_path)
+    model, found = load(tmp_path, device="cpu")
+    assert found.chat_template == TEMPLATE
+    assert model.dtype is torch.float32 and not model.training
+    batch = prompts(2)
+    assert causal(model).generate(batch, **OPTIONS) == causal(weights).generate(batch, **OPTIONS)
+
+
+def test_load_says_what_is_missing(weights: Any, tmp_path: Path, offline: None) -> None:
+    with pytest.raises(FileNotFoundError, match="no model folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no model folder"):
+        load("./nowhere/at/all")
+    with pytest.raises(FileNotFoundError, match="no GGUF file"):
+        load(tmp_path / "model.gguf")
+    with pytest.raises(FileNotFoundError, match="no config"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match="neither in the local cache nor to be had from the hub"):
+        load("nobody/has-such-a-model")
+    weights.save_pretrained(tmp_path)
+    tokenizer(template=None).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no chat template"):
+        load(tmp_path)
+
+
+def test_load_refuses_pickled_weights(weights: Any, tmp_path: Path) -> None:
+    weights.config.save_pretrained(tmp_path)
+    tokenizer(template=TEMPLATE).save_pretrained(tmp_path)
+    torch.save(weights.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="safetensors"):
+        load(tmp_path, device="cpu")

@@ -1,0 +1,233 @@
+"""The discrete face of an agent: 44 dialogue acts, what each needs, and the observation that is built from what it heard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ugst_env.dialogue.acts import DONTCARE, USER_ACT_KINDS, AgentAct
+from ugst_env.dialogue.belief import BeliefState
+from ugst_env.world.database import Entity, World
+from ugst_env.world.ontology import ASKABLE_SLOTS, BELIEF_SLOTS, BOOKABLE, DOMAINS, INFORMABLE
+
+BOOKING_DOMAINS = tuple(domain for domain in DOMAINS if BOOKABLE[domain])
+
+
+@dataclass(frozen=True)
+class Action:
+    """One of the discrete actions: an act kind, with its domain and slot."""
+
+    kind: str
+    domain: str | None = None
+    slot: str | None = None
+
+    def __str__(self) -> str:
+        inside = ", ".join(part for part in (self.domain, self.slot) if part)
+        return f"{self.kind}({inside})" if inside else self.kind
+
+
+def _actions() -> tuple[Action, ...]:
+    # An entity's name is offered, not asked for.
+    requests = [Action("request", domain, slot) for domain, slot in BELIEF_SLOTS if slot != "name"]
+    offers = [Action(kind, d) for kind in ("offer", "offer_next", "inform_requested", "no_offer") for d in DOMAINS]
+    books = [Action("book", domain) for domain in BOOKING_DOMAINS]
+    return (*requests, *offers, *books, Action("req_more"), Action("bye"))
+
+
+ACTIONS = _actions()
+ACTION_INDEX = {action: index for index, action in enumerate(ACTIONS)}
+
+# A search is quoted in these steps: how many entities fit at most.
+COUNT_STEPS = (0, 1, 2, 4, 10)
+
+_WIDTHS = {
+    "user_acts": len(USER_ACT_KINDS),
+    "informed": len(BELIEF_SLOTS),
+    "requested": len(ASKABLE_SLOTS),
+    "filled": len(BELIEF_SLOTS),
+    "dontcare": len(BELIEF_SLOTS),
+    "pending": len(ASKABLE_SLOTS),
+    "last_action": len(ACTIONS),
+    "match_count": len(DOMAINS) * (len(COUNT_STEPS) + 1),
+    "raised": len(DOMAINS),
+    "offered": len(DOMAINS),
+    "offer_fits": len(DOMAINS),
+    "another": len(DOMAINS),
+    "refused": len(DOMAINS),
+    "answered": len(DOMAINS),
+    "wants_booking": len(BOOKING_DOMAINS),
+    "booking_ready": len(BOOKING_DOMAINS),
+    "booked": len(BOOKING_DOMAINS),
+    "booking_failed": len(BOOKING_DOMAINS),
+    "domain": len(DOMAINS),
+    "turn": 1,
+}
+
+
+def _layout() -> dict[str, slice]:
+    begin, layout = 0, {}
+    for name, width in _WIDTHS.items():
+        layout[name] = slice(begin, begin + width)
+        begin += width
+    return layout
+
+
+# Where each feature stands in the observation vector.
+LAYOUT = _layout()
+OBSERVATION_SIZE = sum(_WIDTHS.values())
+
+_BELIEF_INDEX = {key: index for index, key in enumerate(BELIEF_SLOTS)}
+_ASK_INDEX = {key: index for index, key in enumerate(ASKABLE_SLOTS)}
+
+
+@dataclass(frozen=True)
+class View:
+    """What the database says about the belief: the entities that fit, and the one to offer next, per domain."""
+
+    fits: Mapping[str, tuple[Entity, ...]]
+    first: Mapping[str, Entity | None]
+    another: Mapping[str, Entity | None]
+
+
+def look(belief: BeliefState, world: World) -> View:
+    """Search the world with the belief, once per domain that the user raised."""
+    raised = [domain for domain in DOMAINS if domain in belief.raised and domain in world.domains]
+    return View(
+        fits={domain: belief.candidates(domain, world) for domain in raised},
+        first={domain: belief.next_candidate(domain, world, after_offer=False) for domain in raised},
+        another={domain: belief.next_candidate(domain, world, after_offer=True) for domain in raised},
+    )
+
+
+def _pending(belief: BeliefState, domain: str) -> list[str]:
+    return [slot for d, slot in belief.pending if d == domain]
+
+
+def possible(action: Action, belief: BeliefState, view: View) -> bool:
+    """Whether the agent can carry an action out as things stand."""
+    domain = action.domain
+    if domain is None:
+        return True
+    if domain not in belief.raised:
+        return False
+    if action.kind == "request":
+        assert action.slot is not None
+        if (domain, action.slot) in belief.values or domain in belief.booked:
+            return False
+        return action.slot in INFORMABLE[domain] or domain in belief.wants_booking or domain in belief.offered
+    if action.kind == "offer":
+        return view.first.get(domain) is not None
+    if action.kind == "offer_next":
+        return domain in belief.offered and view.another.get(domain) is not None
+    if action.kind == "inform_requested":
+        return domain in belief.offered and bool(_pending(belief, domain))
+    if action.kind == "no_offer":
+        return view.first.get(domain) is None
+    return domain in belief.offered and domain not in belief.booked and belief.booking(domain) is not None
+
+
+def action_mask(belief: BeliefState, view: View) -> NDArray[np.int8]:
+    """Which actions can be carried out, int8 array of shape (44,), 1 = possible."""
+    return np.array([possible(action, belief, view) for action in ACTIONS], dtype=np.int8)
+
+
+def decode(action: Action, belief: BeliefState, view: View, world: World) -> AgentAct:
+    """Turn a discrete action into an act with true claims. An impossible one becomes ``pardon``."""
+    domain = action.domain
+    if not possible(action, belief, view):
+        return AgentAct("pardon")
+    if domain is None:
+        return AgentAct(action.kind)
+    if action.kind == "request":
+        return AgentAct("request", domain, action.slot)
+    if action.kind in ("offer", "offer_next"):
+        entity = (view.first if action.kind == "offer" else view.another)[domain]
+        assert entity is not None
+        claims = {
+            slot: entity.attributes[slot] for slot in INFORMABLE[domain] if slot in entity.attributes and slot != "name"
+        }
+        if domain == "hotel":
+            # A hotel's extras are told when they were asked for, or the sentence gets long.
+            asked = {*belief.constraints(domain), *_pending(belief, domain)}
+            claims = {
+                slot: value for slot, value in claims.items() if slot not in ("internet", "parking") or slot in asked
+            }
+        return AgentAct(action.kind, domain, entity=entity.name, claims=claims, count=len(view.fits[domain]))
+    if action.kind == "no_offer":
+        return AgentAct("no_offer", domain)
+    entity = world.find(domain, belief.offered[domain])
+    assert entity is not None
+    if action.kind == "inform_requested":
+        answers: dict[str, str | None] = {}
+        for slot in _pending(belief, domain):
+            answers[slot] = belief.booked.get(domain) if slot == "reference" else entity.attributes.get(slot)
+        return AgentAct("inform_requested", domain, entity=entity.name, claims=answers)
+    details = belief.booking(domain)
+    assert details is not None
+    booking = world.book(entity, details)
+    return AgentAct(
+        "book", domain, entity=entity.name, booking=details, reference=booking.reference, failure=booking.failure
+    )
+
+
+def observe(
+    belief: BeliefState, view: View, *, last_action: int | None, turn: int, max_turns: int
+) -> NDArray[np.float32]:
+    """The observation: float32 array of shape (`OBSERVATION_SIZE`,) in [0, 1], laid out as `LAYOUT` says."""
+    vector = np.zeros(OBSERVATION_SIZE, dtype=np.float32)
+
+    def mark(name: str, index: int) -> None:
+        vector[LAYOUT[name].start + index] = 1.0
+
+    for act in belief.user_acts:
+        mark("user_acts", USER_ACT_KINDS.index(act.kind))
+        key = (act.domain or "", act.slot or "")
+        if act.kind == "inform" and key in _BELIEF_INDEX:
+            mark("informed", _BELIEF_INDEX[key])
+        elif act.kind == "request" and key in _ASK_INDEX:
+            mark("requested", _ASK_INDEX[key])
+    for key, value in belief.values.items():
+        if key in _BELIEF_INDEX:
+            mark("dontcare" if value == DONTCARE else "filled", _BELIEF_INDEX[key])
+    for key in belief.pending:
+        if key in _ASK_INDEX:
+            mark("pending", _ASK_INDEX[key])
+    if last_action is not None:
+        mark("last_action", last_action)
+    for index, domain in enumerate(DOMAINS):
+        _observe_domain(mark, index, domain, belief, view)
+    for index, domain in enumerate(BOOKING_DOMAINS):
+        if domain in belief.wants_booking:
+            mark("wants_booking", index)
+        if belief.booking(domain) is not None:
+            mark("booking_ready", index)
+        if domain in belief.booked:
+            mark("booked", index)
+        if belief.offered.get(domain) in belief.unbookable.get(domain, ()):
+            mark("booking_failed", index)
+    vector[LAYOUT["turn"]] = min(turn / max_turns, 1.0)
+    return vector
+
+
+def _observe_domain(mark: Callable[[str, int], None], index: int, domain: str, belief: BeliefState, view: View) -> None:
+    if domain == belief.domain:
+        mark("domain", index)
+    if domain not in belief.raised:
+        return
+    mark("raised", index)
+    fits = view.fits.get(domain, ())
+    step = next((k for k, most in enumerate(COUNT_STEPS) if len(fits) <= most), len(COUNT_STEPS))
+    mark("match_count", index * (len(COUNT_STEPS) + 1) + step)
+    if domain in belief.offered:
+        mark("offered", index)
+        if any(entity.name == belief.offered[domain] for entity in fits):
+            mark("offer_fits", index)
+    if view.another.get(domain) is not None:
+        mark("another", index)
+    if domain in belief.refused:
+        mark("refused", index)
+    if not _pending(belief, domain):
+        mark("answered", index)

@@ -1,0 +1,249 @@
+"""One conversation between an agent and a simulated user, from acts to rewards. It does no I/O.
+
+An `Episode` says what it is waiting for and is told the answer, so that a single env, a vector env, a GRPO rollout and a remote
+worker can all drive it::
+
+    episode = Episode(goal, world, tracker, vocabulary, seed=0)
+    step = episode.hear(user.reply([episode.request()])[0])        # the user's opening
+    while not step.over:
+        step = episode.act(agent_act)
+        if not step.over:
+            step = episode.hear(user.reply([episode.request()])[0])
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from ugst_env.conversation import Conversation
+from ugst_env.dialogue.acts import AgentAct
+from ugst_env.dialogue.belief import BeliefState
+from ugst_env.dialogue.generation import say
+from ugst_env.dialogue.understanding import Context, Vocabulary, understand
+from ugst_env.goal import GoalState, Transition, UserGoal
+from ugst_env.reward import RewardWeights, step_reward, success, trust
+from ugst_env.tracking.verifiable import VerifiableTracker, start
+from ugst_env.users.protocol import UserReply, UserRequest
+
+# A user text above this many characters is nonsense, not a message.
+MAX_USER_TEXT = 2000
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one event led to.
+
+    Parameters
+    ----------
+    terms
+        Reward by term; the reward is their sum. Empty after an agent's act that the user has yet to answer.
+    terminated, truncated
+        The conversation came to its own end; it was cut off (turn limit, model failure).
+    outcome
+        How it ended: one of `ugst_env.tracking.verifiable.ENDINGS`, None while it goes on.
+    transitions
+        The goal-state transitions since the step before.
+    error
+        Why the user model failed, if it did.
+    """
+
+    terms: dict[str, float] = field(default_factory=dict)
+    terminated: bool = False
+    truncated: bool = False
+    outcome: str | None = None
+    transitions: tuple[Transition, ...] = ()
+    error: str | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.terminated or self.truncated
+
+
+def turn_seed(seed: int, turn: int) -> int:
+    """The seed of one user turn of a conversation."""
+    return zlib.crc32(f"{seed}/{turn}".encode())
+
+
+class Episode:
+    """One conversation.
+
+    Parameters
+    ----------
+    goal, world, tracker, vocabulary
+        The user's goal, and the shared read-only parts.
+    seed
+        The conversation's only source of chance.
+    weights
+        Reward weights.
+    max_turns
+        Limit of user-agent turns.
+    steering
+        Whether the user is shown the goal state before each reply.
+    key
+        A name for the conversation, unique among those alive.
+    """
+
+    def __init__(
+        self,
+        goal: UserGoal,
+        tracker: VerifiableTracker,
+        vocabulary: Vocabulary,
+        *,
+        seed: int,
+        weights: RewardWeights | None = None,
+        max_turns: int = 10,
+        steering: bool = True,
+        key: str = "",
+    ) -> None:
+        self.goal = goal
+        self.world = tracker.world
+        self.conversation = Conversation()
+        self.belief = BeliefState()
+        self.tracked = start(goal)
+        self.turn = 0
+        self.max_turns = max_turns
+        self.waiting_for: str | None = "user"
+        self.outcome: str | None = None
+        self._tracker = tracker
+        self._vocabulary = vocabulary
+        self._weights = weights if weights is not None else RewardWeights()
+        self._seed = seed
+        self._steering = steering
+        self.key = key
+        self._rng = random.Random(seed)
+        self._before = self.tracked.state
+        self.shown: tuple[GoalState, ...] = ()
+
+    @property
+    def state(self) -> GoalState:
+        """The tracked goal state."""
+        return self.tracked.state
+
+    def request(self) -> UserRequest:
+        """What the user simulator is asked."""
+        if self.waiting_for != "user":
+            raise RuntimeError(
+                f"this episode is not waiting for the user but for {self.waiting_for or 'nothing: it is over'}"
+            )
+        return UserRequest(
+            episode=self.key,
+            goal=self.goal,
+            conversation=self.conversation,
+            state=self.state if self._steering else None,
+            agent_act=self.belief.last_act,
+            turn=self.turn,
+            max_turns=self.max_turns,
+            seed=turn_seed(self._seed, self.turn),
+            states=(*self.shown, self.state) if self._steering else (),
+        )
+
+    def act(self, act: AgentAct, text: str | None = None) -> Step:
+        """Take the agent's turn: its act, in its own words `text` or in generated ones."""
+        if self.waiting_for != "agent":
+            raise RuntimeError(
+                f"this episode is not waiting for the agent but for {self.waiting_for or 'nothing: it is over'}"
+            )
+        self._before = self.state
+        self.conversation = self.conversation.with_agent(say(act, self._rng) if text is None else text)
+        self.belief.act(act)
+        self.tracked = self._tracker.see(self.tracked, act)
+        if act.kind == "bye":
+            return self._end("agent_ended")
+        if self.turn >= self.max_turns:
+            return self._end("turn_limit")
+        self.waiting_for = "user"
+        return Step()
+
+    def hear(self, reply: UserReply) -> Step:
+        """Take the user's turn. A reply without usable text ends the episode as truncated, blaming nobody."""
+        if self.waiting_for != "user":
+            raise RuntimeError(
+                f"this episode is not waiting for the user but for {self.waiting_for or 'nothing: it is over'}"
+            )
+        opening = self.turn == 0
+        if opening:
+            self._before = self.state
+        error = _unusable(reply)
+        if error is not None:
+            return self._end("model_error", error=error)
+        acts = understand(reply.text, self._vocabulary, self.context())
+        # Some models say goodbye and forget the signal; a goodbye beside other business is no end.
+        end = reply.end or (
+            any(a.kind == "bye" for a in acts) and all(a.kind in ("bye", "thank", "deny", "affirm") for a in acts)
+        )
+        if self._steering:
+            self.shown = (*self.shown, self.state)
+        self.conversation = self.conversation.with_user(reply.text)
+        self.turn += 1
+        self.belief.hear(acts)
+        self.tracked = self._tracker.hear(self.tracked, reply.text, acts, end=end)
+        if end:
+            return self._end("user_ended")
+        self.waiting_for = "agent"
+        return self._step(terms=not opening)
+
+    def context(self) -> Context:
+        """What the user's next words answer to."""
+        last = self.belief.last_act
+        requested = (last.domain, last.slot) if last and last.kind == "request" and last.domain and last.slot else None
+        return Context(
+            domain=self.belief.domain,
+            requested=requested,
+            offered=self.belief.offered.get(self.belief.domain or ""),
+        )
+
+    def _step(self, *, terms: bool, terminated: bool = False, truncated: bool = False, **more: Any) -> Step:
+        reward = step_reward(self._before, self.state, self._weights, terminated=terminated) if terms else {}
+        changes = self.state.changes(self._before, self.turn)
+        return Step(reward, terminated, truncated, transitions=changes, **more)
+
+    def _end(self, outcome: str, error: str | None = None) -> Step:
+        self.waiting_for = None
+        self.outcome = outcome
+        self.tracked = self._tracker.finish(self.tracked, outcome)
+        terminated = outcome in ("user_ended", "agent_ended")
+        return self._step(
+            terms=bool(self.conversation.turns),
+            terminated=terminated,
+            truncated=not terminated,
+            outcome=outcome,
+            error=error,
+        )
+
+    def report(self) -> dict[str, Any]:
+        """What may be told of a finished episode without giving the goal away.
+
+        Returns
+        -------
+        dict
+            ``success`` (bool), ``trust`` (float), ``failed`` (counts ``{category: {cause: n}}`` of what was not served or
+            not kept), ``user_success`` (the user's success rate per category).
+        """
+        failed: dict[str, dict[str, int]] = {}
+        for component, now in self.state.items():
+            lost = not now.served if component.objective is not None else not self.state.holds(component, now)
+            if lost or now.user_fault:
+                causes = failed.setdefault(component.category.value, {})
+                cause = now.cause.value if now.cause else "NONE"
+                causes[cause] = causes.get(cause, 0) + 1
+        return {
+            "success": success(self.state),
+            "trust": trust(self.state, self._weights),
+            "failed": failed,
+            "user_success": {category.value: rate for category, rate in self.state.success_rates().items()},
+        }
+
+
+def _unusable(reply: UserReply) -> str | None:
+    if reply.error is not None:
+        return reply.error
+    if not isinstance(reply.text, str):
+        return f"the user model must reply with a string, got {type(reply.text).__name__}"
+    if not reply.text.strip():
+        return "the user model returned an empty reply"
+    if len(reply.text) > MAX_USER_TEXT:
+        return f"the user model returned {len(reply.text)} characters, at most {MAX_USER_TEXT} are accepted"
+    return None

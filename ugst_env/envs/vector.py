@@ -1,0 +1,230 @@
+"""UGST-v0, vectorised: all waiting user turns go to the model as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from ugst_env.envs.discrete import DialogueCore, open_episodes
+from ugst_env.envs.episode import Step
+from ugst_env.envs.render import render_text
+from ugst_env.envs.setup import make_setup
+from ugst_env.goal import GoalState
+from ugst_env.users.protocol import ask
+
+
+class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]):
+    """`num_envs` conversations with one user simulator, which is asked once per step for all of them.
+
+    Slot k with ``reset(seed=s)`` lives through the same conversations as a single env with ``reset(seed=s + k)``.
+
+    Parameters
+    ----------
+    num_envs
+        Number of conversations held at once, at least 1.
+    autoreset_mode
+        A `gymnasium.vector.AutoresetMode` or its name. NEXT_STEP: the step after an end ignores the action, returns the reset
+        observation and reward 0. SAME_STEP: the step that ends returns the reset observation, with ``final_obs`` and
+        ``final_info`` in `info`. DISABLED: the caller resets with ``options={"reset_mask": bool array}``.
+    render_mode
+        ``"ansi"`` (`render()` returns a tuple of texts) or None.
+    **arguments
+        See `ugst_env.envs.setup.Setup`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        max_episode_steps: int | None = None,
+        **arguments: Any,
+    ) -> None:
+        if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
+            raise ValueError(f"num_envs must be a whole number >= 1, got {num_envs!r}")
+        if max_episode_steps is not None:
+            raise ValueError("UGST-v0 limits conversations by max_turns; max_episode_steps is not accepted")
+        if render_mode not in (None, "ansi"):
+            raise ValueError(f"render_mode of the vector env must be None or 'ansi', got {render_mode!r}")
+        self.num_envs = int(num_envs)
+        self.autoreset_mode = _mode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
+        self.render_mode = render_mode
+        self.single_observation_space = DialogueCore.observation_space
+        self.single_action_space = DialogueCore.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.setup = make_setup(**arguments)
+        self.cores = [DialogueCore(self.setup) for _ in range(self.num_envs)]
+        self._rngs: list[np.random.Generator | None] = [None] * self.num_envs
+        self._ended = np.zeros(self.num_envs, dtype=bool)
+        self._observations = np.zeros(self.observation_space.shape or (), dtype=np.float32)
+
+    def reset(  # type: ignore[override]
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin conversations in all slots, or in those of ``options["reset_mask"]``.
+
+        ``options["goal"]`` names the goal of every slot; ``options["goals"]``, a sequence of length `num_envs`, one each.
+        """
+        options = dict(options or {})
+        mask = _reset_mask(options.pop("reset_mask", None), self.num_envs)
+        goals = _per_slot_goals(options, self.num_envs)
+        for k, slot_seed in enumerate(_seeds(seed, self.num_envs)):
+            if mask[k] and (slot_seed is not None or self._rngs[k] is None):
+                self._rngs[k] = gymnasium.utils.seeding.np_random(slot_seed)[0]
+        slots = [k for k in range(self.num_envs) if mask[k]]
+        infos: dict[str, Any] = {}
+        self._open(slots, [{**options, **({} if goals is None else {"goal": goals[k]})} for k in slots], infos)
+        return self._observations.copy(), infos
+
+    def _open(
+        self, slots: list[int], options: list[dict[str, Any] | None] | None, infos: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Begin episodes in these slots, note their observations and add their infos."""
+        rngs = [rng for rng in (self._rngs[k] for k in slots) if rng is not None]
+        steps = open_episodes([self.cores[k] for k in slots], rngs, options or [None] * len(slots))
+        self._ended[slots] = False
+        for k, step in zip(slots, steps, strict=True):
+            infos = self._add_info(infos, self._look(k, step), k)
+        return infos
+
+    def _look(self, k: int, step: Step) -> dict[str, Any]:
+        observation, mask = self.cores[k].view()
+        self._observations[k] = observation
+        return self.cores[k].info(step, mask)
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Take one step in every conversation.
+
+        Parameters
+        ----------
+        actions
+            Integers of shape (num_envs,), each in 0..43.
+
+        Returns
+        -------
+        tuple
+            Observations float32 (num_envs, `OBSERVATION_SIZE`), rewards float64 (num_envs,), terminations and truncations bool
+            (num_envs,), infos.
+
+        Raises
+        ------
+        ValueError
+            If an action is outside the space.
+        gymnasium.error.ResetNeeded
+            Before `reset`; or, with autoreset disabled, in a slot whose episode is over.
+        """
+        actions = np.asarray(actions)
+        if not self.action_space.contains(actions):
+            raise ValueError(
+                f"actions must be {self.num_envs} integers in 0..{self.single_action_space.n - 1}, got {actions!r}"
+            )
+        restart = [k for k in range(self.num_envs) if self._ended[k]]
+        if restart and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise gymnasium.error.ResetNeeded(
+                f"the episodes of slots {restart} are over: reset them with options['reset_mask']"
+            )
+        rewards = np.zeros(self.num_envs, dtype=np.float64)
+        terminations = np.zeros(self.num_envs, dtype=bool)
+        truncations = np.zeros(self.num_envs, dtype=bool)
+        infos: dict[str, Any] = {}
+
+        running = [k for k in range(self.num_envs) if not self._ended[k]]
+        steps = {k: self.cores[k].act(int(actions[k])) for k in running}
+        waiting = [k for k in running if not steps[k].over]
+        requests = [self.cores[k].request() for k in waiting]
+        rngs = [rng for rng in (self._rngs[k] for k in restart) if rng is not None]
+        openings = [self.cores[k].begin(rng, None) for k, rng in zip(restart, rngs, strict=True)]
+        replies = ask(self.setup.user, requests + openings) if requests or openings else []
+        for k, reply in zip(waiting + restart, replies, strict=True):
+            steps[k] = self.cores[k].hear(reply)
+        self._ended[restart] = False
+        finals: dict[int, tuple[NDArray[np.float32], dict[str, Any]]] = {}
+        for k, step in sorted(steps.items()):
+            info = self._look(k, step)
+            if k in restart:
+                infos = self._add_info(infos, info, k)
+                continue
+            rewards[k] = sum(step.terms.values())
+            terminations[k], truncations[k] = step.terminated, step.truncated
+            if step.over and self.autoreset_mode is AutoresetMode.SAME_STEP:
+                finals[k] = (self._observations[k].copy(), info)
+            else:
+                infos = self._add_info(infos, info, k)
+                self._ended[k] = step.over
+        if finals:
+            for k, (observation, info) in finals.items():
+                infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, k)
+            infos = self._open(list(finals), None, infos)
+        return self._observations.copy(), rewards, terminations, truncations, infos
+
+    def action_masks(self) -> NDArray[np.int8]:
+        """Which actions can be carried out, int8 array of shape (num_envs, 44)."""
+        return np.stack([core.view()[1] for core in self.cores])
+
+    @property
+    def goal_states(self) -> tuple[GoalState, ...]:
+        """The tracked goal state of every slot, for people to look at. Agents never see them."""
+        return tuple(core.episode.state for core in self.cores if core.episode is not None)
+
+    def render(self) -> tuple[str, ...] | None:
+        """The conversations as texts, where ``render_mode="ansi"``."""
+        if self.render_mode is None:
+            return None
+        return tuple(render_text(core.episode, colour=False) for core in self.cores if core.episode is not None)
+
+    def close_extras(self, **_: Any) -> None:
+        """Let go of all conversations and their caches."""
+        for core in self.cores:
+            core.leave()
+
+
+def _mode(mode: AutoresetMode | str) -> AutoresetMode:
+    for known in AutoresetMode:
+        if mode is known or (isinstance(mode, str) and mode.lower() in (known.name.lower(), str(known.value).lower())):
+            return known
+    raise ValueError(f"autoreset_mode must be one of {', '.join(m.name for m in AutoresetMode)}, got {mode!r}")
+
+
+def _reset_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
+    if mask is None:
+        return np.ones(num_envs, dtype=bool)
+    mask = np.asarray(mask)
+    if mask.shape != (num_envs,) or mask.dtype != np.bool_:
+        raise ValueError(
+            f"options['reset_mask'] must be a bool array of shape ({num_envs},), got {mask.dtype} {mask.shape}"
+        )
+    if not mask.any():
+        raise ValueError("options['reset_mask'] selects no slot")
+    return mask
+
+
+def _per_slot_goals(options: dict[str, Any], num_envs: int) -> list[Any] | None:
+    goals = options.pop("goals", None)
+    if goals is None:
+        return None
+    if len(goals) != num_envs:
+        raise ValueError(f"options['goals'] must have one goal per slot ({num_envs}), got {len(goals)}")
+    return list(goals)
+
+
+def _seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> Sequence[int | None]:
+    if seed is None:
+        return [None] * num_envs
+    if isinstance(seed, (int, np.integer)):
+        return [int(seed) + k for k in range(num_envs)]
+    if len(seed) != num_envs:
+        raise ValueError(f"seed must be one integer or a sequence of {num_envs}, got {len(seed)}")
+    return seed

@@ -1,0 +1,303 @@
+"""The user's goal as data, and its state as it is tracked turn by turn.
+
+A goal is split into components of five categories (arXiv 2507.20152, section 3): profile, policy, task objective,
+requirement and preference. This module is pure: it imports nothing else of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+
+class Category(str, Enum):
+    """The five kinds of goal component."""
+
+    PROFILE = "profile"
+    POLICY = "policy"
+    OBJECTIVE = "objective"
+    REQUIREMENT = "requirement"
+    PREFERENCE = "preference"
+
+
+class Status(str, Enum):
+    """Where a component stands. Which of them a category uses is in `START` and `MOVES`."""
+
+    INCOMPLETE = "INCOMPLETE"
+    ATTEMPTED = "ATTEMPTED"
+    COMPLETE = "COMPLETE"
+    ALIGNED = "ALIGNED"
+    MISALIGNED = "MISALIGNED"
+
+
+class Cause(str, Enum):
+    """Who a stuck component is stuck on: the agent, the world (no such entity), or the simulated user."""
+
+    AGENT = "AGENT"
+    WORLD = "WORLD"
+    USER = "USER"
+
+
+START = {
+    Category.PROFILE: Status.ALIGNED,
+    Category.POLICY: Status.ALIGNED,
+    Category.OBJECTIVE: Status.INCOMPLETE,
+    Category.REQUIREMENT: Status.INCOMPLETE,
+    Category.PREFERENCE: Status.MISALIGNED,
+}
+
+_FORWARD = {
+    (Status.INCOMPLETE, Status.ATTEMPTED),
+    (Status.INCOMPLETE, Status.COMPLETE),
+    (Status.ATTEMPTED, Status.COMPLETE),
+}
+MOVES = {
+    Category.PROFILE: {(Status.ALIGNED, Status.MISALIGNED)},
+    Category.POLICY: {(Status.ALIGNED, Status.MISALIGNED)},
+    Category.OBJECTIVE: _FORWARD,
+    Category.REQUIREMENT: _FORWARD,
+    Category.PREFERENCE: {(Status.MISALIGNED, Status.ALIGNED)},
+}
+
+USER_SUCCESS = {Status.ALIGNED, Status.ATTEMPTED, Status.COMPLETE}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact of the user's profile, such as ``Fact("party_size", "4", "You travel as a group of 4.")``."""
+
+    kind: str
+    value: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One policy: a rule of language or behaviour, such as ``Rule("max_words", "12", "Never use more than 12 words.")``."""
+
+    kind: str
+    value: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Want:
+    """A slot value that the user wants, as a requirement or a preference.
+
+    Parameters
+    ----------
+    slot, value
+        What is wanted, in the terms of the world's ontology.
+    otherwise
+        The value that takes the place of `value` when `condition` holds (a conditional goal).
+    condition
+        ``"no_match"`` (nothing in the world fits, and the agent said so) or ``"slot=value"`` (the entity that is to be
+        booked has that attribute). None exactly when `otherwise` is None.
+    text
+        The component in plain words.
+    """
+
+    slot: str
+    value: str
+    otherwise: str | None = None
+    condition: str | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Something that the user wants to find out about the entity they end up with."""
+
+    slot: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One task: find an entity of `domain`, and for ``action="book"`` book it."""
+
+    domain: str
+    action: str
+    requirements: tuple[Want | Ask, ...]
+    preferences: tuple[Want, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One tracked part of a goal. `objective` is the index of the objective that it belongs to, None for profile and policy."""
+
+    id: str
+    category: Category
+    content: Fact | Rule | Objective | Want | Ask
+    objective: int | None = None
+
+    @property
+    def text(self) -> str:
+        return self.content.text
+
+
+@dataclass(frozen=True)
+class UserGoal:
+    """What a simulated user is to be, to do and to want.
+
+    Raises
+    ------
+    ValueError
+        Without an objective, with two objectives of one domain, or with an objective that asks for nothing.
+    """
+
+    objectives: tuple[Objective, ...]
+    profile: tuple[Fact, ...] = ()
+    policy: tuple[Rule, ...] = ()
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.objectives:
+            raise ValueError("a goal needs at least one objective, got an empty list")
+        domains = [objective.domain for objective in self.objectives]
+        for domain in domains:
+            if domains.count(domain) > 1:
+                raise ValueError(
+                    f"a goal has at most one objective per domain, got {domains.count(domain)} for {domain!r}"
+                )
+        for index, objective in enumerate(self.objectives):
+            if objective.action not in ("find", "book"):
+                raise ValueError(f"objectives[{index}].action must be 'find' or 'book', got {objective.action!r}")
+            if not objective.requirements and not objective.preferences:
+                raise ValueError(f"objectives[{index}] ({objective.domain}) has neither requirements nor preferences")
+
+    @cached_property
+    def components(self) -> tuple[Component, ...]:
+        """All components, in a fixed order: profile, policy, then each objective with its requirements and preferences."""
+        return tuple(self._walk())
+
+    def _walk(self) -> Iterator[Component]:
+        for i, fact in enumerate(self.profile):
+            yield Component(f"profile.{i}", Category.PROFILE, fact)
+        for i, rule in enumerate(self.policy):
+            yield Component(f"policy.{i}", Category.POLICY, rule)
+        for i, objective in enumerate(self.objectives):
+            yield Component(f"objective.{i}", Category.OBJECTIVE, objective, i)
+            for j, requirement in enumerate(objective.requirements):
+                yield Component(f"objective.{i}.requirement.{j}", Category.REQUIREMENT, requirement, i)
+            for j, preference in enumerate(objective.preferences):
+                yield Component(f"objective.{i}.preference.{j}", Category.PREFERENCE, preference, i)
+
+
+@dataclass(frozen=True)
+class ComponentState:
+    """Where one component stands.
+
+    `cause` says who it is stuck on (None while nothing is wrong). `served` says that the agent's part is done:
+    the component is complete, a preference was honoured, or the world has no such thing and the agent said so.
+    `switched` says that a conditional component's condition came true: its `otherwise` value is in force.
+    """
+
+    status: Status
+    cause: Cause | None = None
+    served: bool = False
+    switched: bool = False
+
+    @property
+    def user_fault(self) -> bool:
+        """Whether the component is out of the agent's hands because the simulated user broke it."""
+        return self.cause is Cause.USER and not self.served
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One component's change in one turn."""
+
+    turn: int
+    component: str
+    before: ComponentState
+    after: ComponentState
+
+
+@dataclass(frozen=True)
+class GoalState:
+    """The goal with the state of every component (S_i), ``states[k]`` belonging to ``goal.components[k]``."""
+
+    goal: UserGoal
+    states: tuple[ComponentState, ...]
+
+    @classmethod
+    def start(cls, goal: UserGoal) -> GoalState:
+        """S_0: every component at its category's start value."""
+        return cls(goal, tuple(ComponentState(START[c.category]) for c in goal.components))
+
+    def __getitem__(self, component: str) -> ComponentState:
+        for known, state in zip(self.goal.components, self.states, strict=True):
+            if known.id == component:
+                return state
+        raise KeyError(f"no component {component!r}; this goal has {', '.join(c.id for c in self.goal.components)}")
+
+    def items(self) -> Iterator[tuple[Component, ComponentState]]:
+        return zip(self.goal.components, self.states, strict=True)
+
+    def move(self, component: str, **change: Any) -> GoalState:
+        """Return the state after `component` changed (`status`, `cause`, `served`, `switched`).
+
+        Moves are one way (`MOVES`), ``cause=USER`` and ``served=True`` are final.
+
+        Raises
+        ------
+        ValueError
+            If the category does not allow the move.
+        """
+        states = list(self.states)
+        for k, known in enumerate(self.goal.components):
+            if known.id == component:
+                before, after = states[k], replace(states[k], **change)
+                if after.status is not before.status and (before.status, after.status) not in MOVES[known.category]:
+                    raise ValueError(
+                        f"{component} ({known.category.value}) cannot move from {before.status.value} to {after.status.value}"
+                    )
+                if (before.cause is Cause.USER and after.cause is not Cause.USER) or (
+                    before.served and not after.served
+                ):
+                    raise ValueError(f"{component}: a fault of the user and a served component are final, got {change}")
+                states[k] = after
+                return GoalState(self.goal, tuple(states))
+        raise KeyError(f"no component {component!r}")
+
+    def changes(self, before: GoalState, turn: int) -> tuple[Transition, ...]:
+        """The transitions that lead from `before` to this state, in component order."""
+        return tuple(
+            Transition(turn, component.id, old, new)
+            for component, old, new in zip(self.goal.components, before.states, self.states, strict=True)
+            if old != new
+        )
+
+    def holds(self, component: Component, state: ComponentState) -> bool:
+        """Whether the *user* did their part for a component: its status is a success, and no fault of the user is on it.
+
+        Where the world has no such thing, nothing was left for the user to do.
+        """
+        return state.cause is Cause.WORLD or (state.status in USER_SUCCESS and state.cause is not Cause.USER)
+
+    def success_rates(self) -> dict[Category, float]:
+        """The user's success rate per category in [0, 1], for the categories that the goal has."""
+        held: dict[Category, list[bool]] = {}
+        for component, state in self.items():
+            held.setdefault(component.category, []).append(self.holds(component, state))
+        return {category: sum(values) / len(values) for category, values in held.items()}
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One JSON-able record per component."""
+        return [
+            {
+                "id": component.id,
+                "category": component.category.value,
+                "text": component.text,
+                "status": state.status.value,
+                "cause": state.cause.value if state.cause else None,
+                "served": state.served,
+                "switched": state.switched,
+            }
+            for component, state in self.items()
+        ]

@@ -1,0 +1,1 @@
+"""Where goals come from: generated ones, files, and MultiWOZ."""

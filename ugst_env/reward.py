@@ -1,0 +1,126 @@
+"""From goal-state transitions to the agent's reward.
+
+The reward is the difference of a potential (Ng, Harada & Russell 1999): ``Phi(S)`` is the weighted share of the goal's
+trustworthy components that the agent has served, so no cycle of acts gains, and the number of components does not matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from math import isfinite
+
+from ugst_env.goal import Category, Component, GoalState
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """What a component is worth, relative to the others of the same goal, and what a turn costs.
+
+    Parameters
+    ----------
+    objective, requirement, preference
+        Relative weights of one component of the category. Profile and policy never pay the agent.
+    turn_cost
+        Taken off each step's reward.
+    success_bonus
+        Share of the return, in [0, 1), that is paid at the end of a successful episode; the potential has the rest.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or not finite, all are zero, or `success_bonus` is not in [0, 1).
+    """
+
+    objective: float = 2.0
+    requirement: float = 1.0
+    preference: float = 0.5
+    turn_cost: float = 0.01
+    success_bonus: float = 0.2
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not isfinite(value) or value < 0:
+                raise ValueError(f"RewardWeights.{item.name} must be a finite number >= 0, got {value!r}")
+        if self.objective + self.requirement + self.preference == 0:
+            raise ValueError("RewardWeights: objective, requirement and preference are all 0, one must be positive")
+        if self.success_bonus >= 1:
+            raise ValueError(f"RewardWeights.success_bonus must be in [0, 1), got {self.success_bonus!r}")
+
+    def of(self, component: Component) -> float:
+        """The relative weight of a component, 0 for profile and policy."""
+        if component.category in (Category.PROFILE, Category.POLICY):
+            return 0.0
+        return float(getattr(self, component.category.value))
+
+
+def _served_share(weights: RewardWeights, trusted: GoalState, state: GoalState) -> float:
+    """Weighted share of the components without a user's fault in `trusted` that are served in `state`, in [0, 1]."""
+    total = served = 0.0
+    for component, judge, now in zip(state.goal.components, trusted.states, state.states, strict=True):
+        if not judge.user_fault:
+            total += weights.of(component)
+            served += weights.of(component) * now.served
+    return served / total if total else 0.0
+
+
+def potential(state: GoalState, weights: RewardWeights) -> float:
+    """Phi(S): the weighted share of the trustworthy components that the agent served, in [0, 1]."""
+    return _served_share(weights, state, state)
+
+
+def trust(state: GoalState, weights: RewardWeights) -> float:
+    """The weighted share of the goal that no fault of the simulated user has spoilt, in [0, 1]."""
+    total = sum(weights.of(component) for component in state.goal.components)
+    spoilt = sum(weights.of(component) for component, now in state.items() if now.user_fault)
+    return 1.0 - spoilt / total if total else 1.0
+
+
+def success(state: GoalState) -> bool:
+    """Whether the agent served every objective and requirement that it can be held to, and at least one objective."""
+    tasks = [(c, s) for c, s in state.items() if c.category in (Category.OBJECTIVE, Category.REQUIREMENT)]
+    done = any(c.category is Category.OBJECTIVE and s.served for c, s in tasks)
+    return done and all(s.served or s.user_fault for _, s in tasks)
+
+
+def step_reward(before: GoalState, after: GoalState, weights: RewardWeights, *, terminated: bool) -> dict[str, float]:
+    """The agent's reward for one step, by term; the reward is the sum of the terms.
+
+    ``potential = (1 - success_bonus) * (Phi_T(S') - Phi_T(S))`` where T, the components that count, is judged on S' for both
+    sides. A component that a fault of the user takes out of T therefore moves the reward of that step by exactly nothing: it
+    neither costs what was not served nor makes what was served worth more, so an agent has nothing to win from provoking its user.
+
+    Parameters
+    ----------
+    before, after
+        The goal state before and after the agent's act and the user's answer.
+    terminated
+        Whether the conversation came to its own end with this step. Truncation pays no bonus.
+
+    Returns
+    -------
+    dict
+        ``{"potential", "turn_cost", "success_bonus"}``. Summed over an episode and all terms, at most 1.
+    """
+    gain = _served_share(weights, after, after) - _served_share(weights, after, before)
+    bonus = weights.success_bonus * trust(after, weights) if terminated and success(after) else 0.0
+    return {
+        "potential": (1.0 - weights.success_bonus) * gain,
+        "turn_cost": -weights.turn_cost,
+        "success_bonus": bonus,
+    }
+
+
+SIMULATOR_WEIGHT = 0.5
+
+
+def simulator_reward(state: GoalState) -> float:
+    """The paper's reward of the *user*: ``sum_j 0.5 * I_j``, I_j = 1 where every component of category j holds (arXiv 2507.20152).
+
+    Returns
+    -------
+    float
+        In [0, 2.5]; a category that the goal does not have holds.
+    """
+    rates = state.success_rates()
+    return SIMULATOR_WEIGHT * sum(rates.get(category, 1.0) == 1.0 for category in Category)

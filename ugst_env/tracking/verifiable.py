@@ -1,0 +1,620 @@
+"""The verifiable tracker: goal state from what was said and what the agent verifiably did. No model call.
+
+The user's part is judged on its words (parsed by `ugst_env.dialogue.understanding`), the agent's part on its act, every claim of
+which is checked against the world. The rules, per component:
+
+============  ===========================================  ========================================================
+component     the user's part                              the agent's part (`served`)
+============  ===========================================  ========================================================
+objective     INCOMPLETE -> ATTEMPTED when raised          -> COMPLETE: an entity that meets every requirement was
+                                                           offered (find) or booked with the right details (book)
+requirement:  -> ATTEMPTED when the value was stated       -> COMPLETE: an entity that meets every stated
+a condition                                                requirement was offered; for booking details: booked
+requirement:  -> ATTEMPTED when asked                      -> COMPLETE: answered truthfully, about an entity that
+to find out                                                meets every stated requirement
+preference    -> ALIGNED when the value was expressed      honoured by the final entity, or nothing in the world
+                                                           that meets the requirements could
+profile       -> MISALIGNED when a fact is contradicted    none
+policy        -> MISALIGNED when the rule is violated      none
+============  ===========================================  ========================================================
+
+Who is to blame. WORLD: nothing in the world fits and the agent said so truthfully; this serves the components. USER: the
+user stated another value than its goal has, or left while the agent was doing its work. AGENT: the agent lied, refused
+falsely, left, or let turns pass without serving anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from ugst_env.dialogue.acts import DONTCARE, AgentAct, UserAct
+from ugst_env.goal import Ask, Category, Cause, Component, Fact, GoalState, Objective, Rule, Status, UserGoal, Want
+from ugst_env.goals.policies import Utterance, violates
+from ugst_env.goals.profiles import contradicts
+from ugst_env.world.database import Entity, World
+from ugst_env.world.ontology import BOOKABLE, DOMAINS, INFORMABLE
+
+# How many fruitless turns make what is left open the agent's fault.
+PATIENCE = 2
+
+ENDINGS = ("user_ended", "agent_ended", "turn_limit", "model_error")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that went wrong, with who did it.
+
+    `mode` is one of ``contradiction``, ``invention``, ``profile``, ``policy``, ``wrongful_ending``, ``dawdled`` (USER); ``lie``,
+    ``no_such_entity``, ``false_no_offer``, ``wrong_booking``, ``left``, ``stalled`` (AGENT).
+    """
+
+    turn: int
+    cause: Cause
+    mode: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A conversation as the tracker sees it: the goal state with the evidence behind it. Immutable.
+
+    Parameters
+    ----------
+    state
+        The goal state S_i.
+    turn
+        Number of user utterances heard so far.
+    stated
+        Values that the user gave, ``{(domain, slot): (value, ...)}``, oldest first.
+    soft
+        Which of them were hedged ("if possible").
+    offered, booked
+        The newest entity offered in a domain, and the newest booking ``(entity, {slot: value}, reference)`` that succeeded.
+    told
+        Truths that the agent told, as ``(domain, entity, slot)``.
+    refused
+        Domains in which the agent said, truthfully, that nothing matches or that the booking is impossible.
+    blocked
+        Domains in which the user's own words, not its goal, left nothing to match.
+    deceived
+        Domains in which the agent was caught in a falsehood.
+    named
+        Slots that the agent asked for or spoke of.
+    stalled
+        Number of agent turns that moved nothing.
+    last_act
+        The newest agent act.
+    faults
+        Everything that went wrong so far, oldest first.
+    """
+
+    state: GoalState
+    turn: int = 0
+    stated: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    soft: frozenset[tuple[str, str]] = frozenset()
+    offered: Mapping[str, str] = field(default_factory=dict)
+    booked: Mapping[str, tuple[str, Mapping[str, str], str]] = field(default_factory=dict)
+    told: frozenset[tuple[str, str, str]] = frozenset()
+    refused: frozenset[str] = frozenset()
+    blocked: frozenset[str] = frozenset()
+    deceived: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
+    stalled: int = 0
+    last_act: AgentAct | None = None
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def goal(self) -> UserGoal:
+        return self.state.goal
+
+
+def start(goal: UserGoal) -> Tracked:
+    """The tracked conversation before the first word (S_0)."""
+    return Tracked(GoalState.start(goal))
+
+
+def _objective(goal: UserGoal, domain: str | None) -> int | None:
+    for index, objective in enumerate(goal.objectives):
+        if objective.domain == domain:
+            return index
+    return None
+
+
+def _parts(goal: UserGoal, index: int) -> list[Component]:
+    """The components of objective `index`, itself first."""
+    return [component for component in goal.components if component.objective == index]
+
+
+def _wants(goal: UserGoal, index: int) -> list[tuple[Component, Want]]:
+    return [(part, part.content) for part in _parts(goal, index) if isinstance(part.content, Want)]
+
+
+def is_booking_slot(domain: str, slot: str) -> bool:
+    """Whether a slot is a detail of the booking and not something to search by."""
+    return slot in BOOKABLE[domain] and slot not in INFORMABLE[domain]
+
+
+def _note(track: Tracked, cause: Cause, mode: str, detail: str) -> Tracked:
+    return replace(track, faults=(*track.faults, Fault(track.turn, cause, mode, detail)))
+
+
+def _move(track: Tracked, component: str, **change: object) -> Tracked:
+    return replace(track, state=track.state.move(component, **change))
+
+
+def in_force(want: Want, *, switched: bool, entity: Entity | None = None) -> str:
+    """The value that counts: `otherwise` when the condition came true, or when `entity` has the attribute it names."""
+    if want.otherwise is None or want.condition is None:
+        return want.value
+    if want.condition == "no_match":
+        return want.otherwise if switched else want.value
+    slot, _, value = want.condition.partition("=")
+    holds = entity.attributes.get(slot) == value if entity is not None else switched
+    return want.otherwise if holds else want.value
+
+
+def _constraints(
+    track: Tracked, world: World, index: int, *, only_stated: bool = False, preferences: bool = False
+) -> dict[str, str]:
+    """Search constraints of an objective's requirements: those of the goal, or only those that the user stated by now."""
+    chosen = {}
+    for component, want in _wants(track.goal, index):
+        now = track.state[component.id]
+        domain = track.goal.objectives[index].domain
+        if is_booking_slot(domain, want.slot) or now.user_fault:
+            continue
+        if (component.category is Category.PREFERENCE) and not preferences:
+            continue
+        value = in_force(want, switched=now.switched)
+        if not only_stated or value in track.stated.get((domain, want.slot), ()):
+            chosen[want.slot] = value
+    return chosen
+
+
+def _matches(world: World, entity: Entity, constraints: Mapping[str, str]) -> bool:
+    return not constraints or entity in world.search(entity.domain, {**constraints, **_identity(entity)})
+
+
+def _identity(entity: Entity) -> dict[str, str]:
+    """Constraints that single an entity out, where its domain can be searched by name."""
+    return {} if entity.domain == "train" else {"name": entity.name}
+
+
+def _booking_wants(track: Tracked, index: int, entity: Entity | None) -> dict[str, str]:
+    """The booking details that the goal asks for, for this entity, less those that the user spoilt."""
+    domain = track.goal.objectives[index].domain
+    return {
+        want.slot: in_force(want, switched=track.state[component.id].switched, entity=entity)
+        for component, want in _wants(track.goal, index)
+        if is_booking_slot(domain, want.slot) and not track.state[component.id].user_fault
+    }
+
+
+class VerifiableTracker:
+    """Tracks goal states against a world. Stateless itself: each method takes a `Tracked` and returns the next."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def hear(self, track: Tracked, text: str, acts: Iterable[UserAct], *, end: bool) -> Tracked:
+        """Update from a user utterance `text`, parsed into `acts`; `end` says that the user ends the conversation with it."""
+        acts = tuple(acts)
+        track = replace(track, turn=track.turn + 1)
+        track = self._judge_manner(track, text, acts, end)
+        for act in acts:
+            index = _objective(track.goal, act.domain)
+            if act.kind not in ("inform", "negate", "request", "book") or act.domain not in DOMAINS:
+                continue
+            if index is None:
+                track = _note(
+                    track, Cause.USER, "invention", f"{act.kind} about {act.domain}, which is not in the goal"
+                )
+                continue
+            objective = track.goal.components[self._position(track.goal, index)]
+            if track.state[objective.id].status is Status.INCOMPLETE:
+                track = _move(track, objective.id, status=Status.ATTEMPTED)
+            if act.kind == "request":
+                track = self._asked(track, index, act)
+            elif act.slot is not None and act.value is not None:
+                track = self._stated(track, index, act)
+        return self._settle(track)
+
+    @staticmethod
+    def _position(goal: UserGoal, index: int) -> int:
+        return next(k for k, c in enumerate(goal.components) if c.objective == index)
+
+    def _judge_manner(self, track: Tracked, text: str, acts: tuple[UserAct, ...], end: bool) -> Tracked:
+        previous = track.last_act
+        requested = None
+        if previous is not None and previous.kind == "request" and previous.domain and previous.slot:
+            requested = (previous.domain, previous.slot)
+        utterance = Utterance(text, acts, requested, first=track.turn == 1, last=end, agent_named=track.named)
+        for component, now in track.state.items():
+            if now.status is not Status.ALIGNED:
+                continue
+            broken = (isinstance(component.content, Fact) and contradicts(component.content, text, acts)) or (
+                isinstance(component.content, Rule) and violates(component.content, utterance)
+            )
+            if broken:
+                track = _move(track, component.id, status=Status.MISALIGNED, cause=Cause.USER)
+                track = _note(track, Cause.USER, component.category.value, component.text)
+        return track
+
+    def _asked(self, track: Tracked, index: int, act: UserAct) -> Tracked:
+        for part in _parts(track.goal, index):
+            if isinstance(part.content, Ask) and part.content.slot == act.slot:
+                if track.state[part.id].status is Status.INCOMPLETE:
+                    track = _move(track, part.id, status=Status.ATTEMPTED)
+                return track
+        return track
+
+    def _stated(self, track: Tracked, index: int, act: UserAct) -> Tracked:
+        assert act.domain is not None and act.slot is not None and act.value is not None
+        key = (act.domain, act.slot)
+        found = next(((c, w) for c, w in _wants(track.goal, index) if w.slot == act.slot), None)
+        if act.kind == "negate":
+            if found is not None and act.value in (found[1].value, found[1].otherwise):
+                track = self._contradicted(track, *found, act.value)
+            return track
+        said = {*track.stated.get(key, ())}
+        track = replace(track, blocked=track.blocked - {act.domain})
+        track = replace(track, stated={**track.stated, key: (*track.stated.get(key, ()), act.value)})
+        track = replace(track, soft=track.soft | {key} if act.soft else track.soft - {key})
+        if found is None:
+            if act.value != DONTCARE:
+                track = _note(track, Cause.USER, "invention", f"{act.domain} {act.slot} = {act.value}")
+            return track
+        component, want = found
+        now = track.state[component.id]
+        accepted = {want.value} if want.condition in (None, "no_match") else {want.value, want.otherwise}
+        if want.condition == "no_match" and act.value == want.otherwise:
+            if not now.switched and want.value in said and self._hopeless(track, index):
+                # Ahead of the agent's refusal, but rightly so.
+                track = _move(track, component.id, switched=True)
+                now = track.state[component.id]
+            if now.switched:
+                accepted.add(want.otherwise)
+        if act.value in accepted:
+            if component.category is Category.PREFERENCE:
+                return _move(track, component.id, status=Status.ALIGNED)
+            return _move(track, component.id, status=Status.ATTEMPTED) if now.status is Status.INCOMPLETE else track
+        # A wish may be dropped once it was expressed; a hard condition may not.
+        if component.category is Category.PREFERENCE and (now.status is Status.ALIGNED or act.value == DONTCARE):
+            return track
+        return self._contradicted(track, component, want, act.value)
+
+    def _contradicted(self, track: Tracked, component: Component, want: Want, value: str) -> Tracked:
+        track = _note(track, Cause.USER, "contradiction", f"{want.slot}: said {value}, the goal has {want.value}")
+        return _move(track, component.id, cause=Cause.USER)
+
+    def see(self, track: Tracked, act: AgentAct) -> Tracked:
+        """Update from what the agent did and claimed."""
+        before = track
+        track = replace(track, last_act=act, named=track.named | set(act.claims) | ({act.slot} if act.slot else set()))
+        index = _objective(track.goal, act.domain)
+        if act.domain is not None and index is not None:
+            if act.kind == "no_offer":
+                track = self._refused(track, index, act.domain)
+            elif act.kind in ("offer", "offer_next", "inform_requested", "book"):
+                track = self._spoke_of(track, act.domain, act)
+        track = self._settle(track)
+        if not self._moved(before, track, act, index) and self._owes(track):
+            track = replace(track, stalled=track.stalled + 1)
+        return track
+
+    def _owes(self, track: Tracked) -> bool:
+        """Whether the user did its part for something and now waits for the agent. If not, an idle turn is the user's."""
+        for index, objective in enumerate(track.goal.objectives):
+            if objective.domain in track.blocked:
+                continue
+            head, *rest = (
+                (part, now)
+                for part, now in track.state.items()
+                if part.objective == index and part.category is not Category.PREFERENCE
+            )
+            told = all(now.status is not Status.INCOMPLETE or now.user_fault for _, now in rest)
+            due = [now for _, now in rest] + ([head[1]] if told else [])
+            waits = any(self._unspoken_switch(track, part, objective.domain) for part, _ in rest)
+            if not waits and any(now.status is Status.ATTEMPTED and not now.served and not now.user_fault for now in due):
+                return True
+        return False
+
+    def _hopeless(self, track: Tracked, index: int) -> bool:
+        """Whether nothing in the world meets the objective's requirements, the booking included."""
+        found = self.world.search(track.goal.objectives[index].domain, _constraints(track, self.world, index))
+        return not any(self._bookable(track, index, entity) for entity in found)
+
+    def _moved(self, before: Tracked, after: Tracked, act: AgentAct, index: int | None) -> bool:
+        """Whether an agent's turn was worth having: it served something, asked what the goal knows, or reported truly."""
+        if after.state != before.state or after.refused != before.refused or after.told != before.told:
+            return True
+        if act.kind == "request" and index is not None and act.domain is not None:
+            known = any(want.slot == act.slot for _, want in _wants(after.goal, index))
+            return known and (act.domain, act.slot or "") not in before.stated
+        return act.kind == "req_more" and all(
+            s.served or s.user_fault for c, s in after.state.items() if c.objective is not None
+        )
+
+    def _refused(self, track: Tracked, index: int, domain: str) -> Tracked:
+        said = {
+            slot: values[-1] for (d, slot), values in track.stated.items() if d == domain and slot in INFORMABLE[domain]
+        }
+        hard = {slot: value for slot, value in said.items() if (domain, slot) not in track.soft}
+        if self._left(track, domain, said):
+            track = _note(track, Cause.AGENT, "false_no_offer", f"{domain}: there are matches for {said}")
+            track = replace(track, deceived=track.deceived | {domain})
+            return self._blame(track, index, Cause.AGENT)
+        if self._left(track, domain, hard):
+            return track
+        if not self._hopeless(track, index):
+            return replace(track, blocked=track.blocked | {domain})
+        track = replace(track, refused=track.refused | {domain})
+        switches = [
+            c
+            for c, w in _wants(track.goal, index)
+            if w.condition == "no_match" and not is_booking_slot(domain, w.slot) and not track.state[c.id].switched
+        ]
+        for component in switches:
+            track = _move(track, component.id, switched=True)
+        return track if switches else self._give_up(track, index)
+
+    def _left(self, track: Tracked, domain: str, said: Mapping[str, str]) -> bool:
+        """Whether anything matches what the user said, the booking included once all its details were said."""
+        found = self.world.search(domain, said)
+        details = {slot: track.stated[domain, slot][-1] for slot in BOOKABLE[domain] if (domain, slot) in track.stated}
+        if not details or len(details) < len(BOOKABLE[domain]) or DONTCARE in details.values():
+            return bool(found)
+        return any(self.world.unavailable(entity, details) is None for entity in found)
+
+    def _give_up(self, track: Tracked, index: int) -> Tracked:
+        """The world has no such thing and the agent said so: what is left of the objective counts as done for both sides."""
+        for part in _parts(track.goal, index):
+            now = track.state[part.id]
+            if now.served or now.user_fault:
+                continue
+            status = Status.ATTEMPTED if now.status is Status.INCOMPLETE else now.status
+            track = _move(track, part.id, status=status, cause=Cause.WORLD, served=True)
+        return track
+
+    def _blame(self, track: Tracked, index: int, cause: Cause) -> Tracked:
+        for part in _parts(track.goal, index):
+            now = track.state[part.id]
+            if now.status is Status.ATTEMPTED and not now.served and now.cause is None:
+                track = _move(track, part.id, cause=cause)
+        return track
+
+    def _spoke_of(self, track: Tracked, domain: str, act: AgentAct) -> Tracked:
+        entity = self.world.find(domain, act.entity) if act.entity else None
+        if entity is None:
+            track = _note(track, Cause.AGENT, "no_such_entity", f"{domain} {act.entity!r} does not exist")
+            return replace(track, deceived=track.deceived | {domain})
+        if act.kind in ("offer", "offer_next"):
+            track = replace(track, offered={**track.offered, domain: entity.name})
+        for slot, value in act.claims.items():
+            truth = self._reference(track, entity) if slot == "reference" else entity.attributes.get(slot)
+            if slot == "reference" and value is None:
+                continue
+            if value == truth:
+                track = replace(track, told=track.told | {(domain, entity.name, slot)})
+            else:
+                track = _note(track, Cause.AGENT, "lie", f"{entity.name}: said {slot} is {value}, it is {truth}")
+                track = replace(track, deceived=track.deceived | {domain})
+        return self._booked(track, domain, entity, act) if act.kind == "book" else track
+
+    @staticmethod
+    def _reference(track: Tracked, entity: Entity) -> str | None:
+        name, _, reference = track.booked.get(entity.domain, ("", {}, ""))
+        return reference if name == entity.name else None
+
+    def _booked(self, track: Tracked, domain: str, entity: Entity, act: AgentAct) -> Tracked:
+        index = _objective(track.goal, domain)
+        assert index is not None
+        try:
+            truth = self.world.book(entity, act.booking)
+        except ValueError as error:
+            return _note(track, Cause.AGENT, "wrong_booking", str(error))
+        if act.reference != truth.reference or (truth.failure is not None and act.failure is None):
+            track = _note(
+                track, Cause.AGENT, "lie", f"{entity.name}: said the booking is {act.reference or act.failure}"
+            )
+            return replace(track, deceived=track.deceived | {domain})
+        track = replace(track, offered={**track.offered, domain: entity.name})
+        if truth.failure is None:
+            assert truth.reference is not None
+            track = replace(track, booked={**track.booked, domain: (entity.name, dict(act.booking), truth.reference)})
+            track = replace(track, told=track.told | {(domain, entity.name, "reference")})
+            if not self._right_booking(track, index) and self._as_said(track, domain, entity, act.booking):
+                # The words of the user left out or changed what its goal has.
+                track = replace(track, blocked=track.blocked | {domain})
+            elif not self._right_booking(track, index):
+                track = _note(
+                    track, Cause.AGENT, "wrong_booking", f"{entity.name} {dict(act.booking)} is not what was asked for"
+                )
+            return track
+        wanted = _booking_wants(track, index, entity)
+        if any(act.booking.get(slot) != value for slot, value in wanted.items()):
+            return track
+        track = replace(track, refused=track.refused | {domain})
+        if not self._hopeless(track, index):
+            return track
+        switches = [
+            c
+            for c, w in _wants(track.goal, index)
+            if w.condition == "no_match" and is_booking_slot(domain, w.slot) and not track.state[c.id].switched
+        ]
+        for component in switches:
+            track = _move(track, component.id, switched=True)
+        return track if switches else self._give_up(track, index)
+
+    def _bookable(self, track: Tracked, index: int, entity: Entity) -> bool:
+        booking = _booking_wants(track, index, entity)
+        if not booking or set(booking) != set(BOOKABLE[entity.domain]):
+            return True
+        return self.world.unavailable(entity, booking) is None
+
+    def _as_said(self, track: Tracked, domain: str, entity: Entity, booking: Mapping[str, str]) -> bool:
+        """Whether a booking is what the user's newest words ask for."""
+        newest = {slot: values[-1] for (d, slot), values in track.stated.items() if d == domain}
+        hard = {s: v for s, v in newest.items() if s in INFORMABLE[domain] and (domain, s) not in track.soft}
+        return _matches(self.world, entity, hard) and all(newest.get(slot) == booking.get(slot) for slot in booking)
+
+    def _right_booking(self, track: Tracked, index: int) -> bool:
+        domain = track.goal.objectives[index].domain
+        if domain not in track.booked:
+            return False
+        name, details, _ = track.booked[domain]
+        entity = self.world.find(domain, name)
+        assert entity is not None
+        wanted = _booking_wants(track, index, entity)
+        return _matches(self.world, entity, _constraints(track, self.world, index)) and all(
+            details.get(slot) == value and value in track.stated.get((domain, slot), ())
+            for slot, value in wanted.items()
+        )
+
+    def _settle(self, track: Tracked) -> Tracked:
+        """Draw all conclusions from the evidence so far."""
+        for index, objective in enumerate(track.goal.objectives):
+            name = track.offered.get(objective.domain)
+            entity = self.world.find(objective.domain, name) if name else None
+            if entity is not None:
+                track = self._settle_objective(track, index, objective, entity)
+        return track
+
+    def _settle_objective(self, track: Tracked, index: int, objective: Objective, entity: Entity) -> Tracked:
+        domain = objective.domain
+        stated = _constraints(track, self.world, index, only_stated=True)
+        everything = _constraints(track, self.world, index)
+        if not _matches(self.world, entity, stated):
+            return track
+        track = self._switch_details(track, index, entity)
+        booked = self._right_booking(track, index)
+        for part in _parts(track.goal, index):
+            now = track.state[part.id]
+            if now.served or now.user_fault or part.category is not Category.REQUIREMENT:
+                continue
+            content = part.content
+            if isinstance(content, Ask):
+                done = (domain, entity.name, content.slot) in track.told
+                missing = content.slot != "reference" and content.slot not in entity.attributes
+                if done and missing:
+                    track = _move(track, part.id, status=Status.ATTEMPTED, cause=Cause.WORLD, served=True)
+                elif done and (stated or not everything):
+                    track = _move(track, part.id, status=Status.COMPLETE, cause=None, served=True)
+            elif isinstance(content, Want) and now.status is Status.ATTEMPTED:
+                # A condition that may yet give way to its alternative is met only together with all the others.
+                met = content.slot in stated and (content.condition != "no_match" or stated == everything)
+                if booked if is_booking_slot(domain, content.slot) else met:
+                    track = _move(track, part.id, status=Status.COMPLETE, cause=None, served=True)
+        complete = booked if objective.action == "book" else stated == everything
+        head = _parts(track.goal, index)[0]
+        now = track.state[head.id]
+        if complete and stated == everything and now.status is Status.ATTEMPTED and not (now.served or now.user_fault):
+            track = _move(track, head.id, status=Status.COMPLETE, cause=None, served=True)
+        if complete and stated == everything:
+            track = self._settle_preferences(track, index, entity, everything)
+        return track
+
+    def _switch_details(self, track: Tracked, index: int, entity: Entity) -> Tracked:
+        """Mark which conditional details ("if it has parking") the user now knows to be in force for the entity on offer."""
+        for component, want in _wants(track.goal, index):
+            if want.condition in (None, "no_match") or want.condition is None:
+                continue
+            slot, _, value = want.condition.partition("=")
+            known = (entity.domain, entity.name, slot) in track.told
+            switched = known and entity.attributes.get(slot) == value
+            if switched != track.state[component.id].switched:
+                track = _move(track, component.id, switched=switched)
+        return track
+
+    def _settle_preferences(self, track: Tracked, index: int, entity: Entity, everything: Mapping[str, str]) -> Tracked:
+        for component, want in _wants(track.goal, index):
+            now = track.state[component.id]
+            if component.category is not Category.PREFERENCE or now.served or now.user_fault:
+                continue
+            if now.status is not Status.ALIGNED:
+                continue
+            wish = {**everything, want.slot: want.value}
+            if is_booking_slot(entity.domain, want.slot):
+                honoured = track.booked.get(entity.domain, ("", {}, ""))[1].get(want.slot) == want.value
+            else:
+                honoured = _matches(self.world, entity, wish)
+            if honoured:
+                track = _move(track, component.id, cause=None, served=True)
+            elif not any(self._bookable(track, index, other) for other in self.world.search(entity.domain, wish)):
+                track = _move(track, component.id, cause=Cause.WORLD, served=True)
+            else:
+                track = _move(track, component.id, cause=Cause.AGENT)
+        return track
+
+    def finish(self, track: Tracked, ending: str) -> Tracked:
+        """Say of every component that is still open who it is stuck on, now that the conversation is over.
+
+        Parameters
+        ----------
+        ending
+            One of `ENDINGS`. A model error blames nobody.
+
+        Raises
+        ------
+        ValueError
+            If `ending` is unknown.
+        """
+        if ending not in ENDINGS:
+            raise ValueError(f"ending must be one of {', '.join(ENDINGS)}, got {ending!r}")
+        if ending == "model_error":
+            return track
+        left_early = dawdled = False
+        for component, now in track.state.items():
+            if component.objective is None or now.served or now.user_fault or now.cause is Cause.AGENT:
+                continue
+            cause = self._blamed(track, component, now.status, ending)
+            left_early = left_early or (cause is Cause.USER and ending == "user_ended")
+            dawdled = dawdled or (cause is Cause.USER and ending == "turn_limit")
+            track = _move(track, component.id, cause=cause)
+        if left_early:
+            track = _note(track, Cause.USER, "wrongful_ending", "the user ended the conversation with components open")
+        if dawdled:
+            track = _note(track, Cause.USER, "dawdled", "the turns ran out before the user had done its part")
+        if ending == "agent_ended" and any(s.cause is Cause.AGENT for s in track.state.states):
+            track = _note(track, Cause.AGENT, "left", "the agent ended the conversation with components open")
+        elif track.stalled >= PATIENCE and any(s.cause is Cause.AGENT for s in track.state.states):
+            track = _note(track, Cause.AGENT, "stalled", f"{track.stalled} of the agent's turns moved nothing")
+        return track
+
+    def _blamed(self, track: Tracked, component: Component, status: Status, ending: str) -> Cause:
+        assert component.objective is not None
+        domain = track.goal.objectives[component.objective].domain
+        stalled = track.stalled >= PATIENCE
+        if ending == "agent_ended":
+            return Cause.AGENT
+        if status in (Status.INCOMPLETE, Status.MISALIGNED) or self._untold(track, component):
+            kept_waiting = (ending == "turn_limit" and stalled) or (ending == "user_ended" and domain in track.deceived)
+            return Cause.AGENT if kept_waiting else Cause.USER
+        if domain in track.blocked or self._unspoken_switch(track, component, domain):
+            return Cause.USER
+        if ending == "turn_limit":
+            return Cause.AGENT
+        return Cause.AGENT if stalled or domain in track.deceived else Cause.USER
+
+    @staticmethod
+    def _untold(track: Tracked, component: Component) -> bool:
+        """Whether a task, or a detail of a booking, waits for something else that the user never said."""
+        assert component.objective is not None
+        domain = track.goal.objectives[component.objective].domain
+        slot = getattr(component.content, "slot", None)
+        booking = slot is not None and is_booking_slot(domain, slot)
+        if component.category is not Category.OBJECTIVE and not booking:
+            return False
+        return any(
+            track.state[part.id].status is Status.INCOMPLETE and part.category is Category.REQUIREMENT
+            for part, want in _wants(track.goal, component.objective)
+            if not booking or is_booking_slot(domain, want.slot)
+        )
+
+    @staticmethod
+    def _unspoken_switch(track: Tracked, component: Component, domain: str) -> bool:
+        want = component.content
+        if not isinstance(want, Want) or not track.state[component.id].switched:
+            return False
+        return want.otherwise not in track.stated.get((domain, want.slot), ())

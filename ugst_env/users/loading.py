@@ -1,0 +1,54 @@
+"""From the `user` argument of an environment to a user simulator."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from ugst_env.dialogue.understanding import Vocabulary
+from ugst_env.users.protocol import UserSimulator
+from ugst_env.world.database import World
+
+ACCEPTED = "'ugst-tiny', 'scripted', 'hf:<folder or hub name>', the path of a .gguf file, or an object with reply() and forget()"
+
+
+def load_user(user: str | Path | UserSimulator, world: World, vocabulary: Vocabulary) -> UserSimulator:
+    """The simulator that `user` names (see `ugst_env.envs.setup.Setup`); models are loaded once per process.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, TypeError
+        For an unknown name, a missing file or folder, or an object that cannot play the user.
+    """
+    if isinstance(user, (str, Path)):
+        name = str(user)
+        if name == "scripted":
+            from ugst_env.users.scripted import ScriptedUser
+
+            return ScriptedUser(world, vocabulary)
+        if name == "ugst-tiny":
+            return _tiny()
+        if name.startswith("hf:") and len(name) > len("hf:"):
+            return _language_model(name.removeprefix("hf:"))
+        if name.endswith(".gguf"):
+            if not Path(name).is_file():
+                raise FileNotFoundError(f"user: there is no GGUF file at {name}")
+            return _language_model(name)
+        raise ValueError(f"unknown user {name!r}; accepted: {ACCEPTED}")
+    if not callable(getattr(user, "reply", None)):
+        raise TypeError(f"user must be {ACCEPTED}; got {type(user).__name__}")
+    return user
+
+
+@lru_cache(maxsize=1)
+def _tiny() -> UserSimulator:
+    from ugst_env.users.tiny import TinyUser
+
+    return TinyUser()
+
+
+@lru_cache(maxsize=2)
+def _language_model(source: str) -> UserSimulator:
+    from ugst_env.users.language_model import LanguageModelUser
+
+    return LanguageModelUser(source)

@@ -1,0 +1,84 @@
+"""The one protocol of user simulators: a batch of requests in, a batch of replies out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ugst_env.conversation import Conversation
+from ugst_env.dialogue.acts import AgentAct
+from ugst_env.goal import GoalState, UserGoal
+
+
+@dataclass(frozen=True)
+class UserRequest:
+    """All that a user simulator may know when its turn comes.
+
+    Parameters
+    ----------
+    episode
+        Names the conversation; a simulator may keep a cache under it. The reply must not depend on it.
+    goal
+        The user's goal.
+    conversation
+        C_{i-1}: what was said so far (empty at the opening).
+    state
+        S_{i-1}, the tracked goal state, for steering; None without steering.
+    agent_act
+        The act behind the agent's newest words, None where it is not known.
+    turn, max_turns
+        The number of this user turn, from 0, and the limit.
+    states
+        All states that were shown so far, S_0 .. S_{i-1}, one per user turn; empty without steering. A prompt that grows only at its
+        end, turn by turn, is built from them.
+    seed
+        The only source of chance: same request, same reply, whatever else is in the batch.
+    """
+
+    episode: str
+    goal: UserGoal
+    conversation: Conversation
+    state: GoalState | None
+    agent_act: AgentAct | None
+    turn: int
+    max_turns: int
+    seed: int
+    states: tuple[GoalState, ...] = ()
+
+
+@dataclass(frozen=True)
+class UserReply:
+    """A user turn: its words, whether it ends the conversation, and the reasoning trace if there is one.
+
+    `error` says why no usable reply came (`text` is then ignored, and the episode is truncated).
+    """
+
+    text: str
+    end: bool = False
+    trace: str = ""
+    error: str | None = None
+
+
+class UserSimulator(Protocol):
+    """Anything that can play the user."""
+
+    def reply(self, requests: Sequence[UserRequest]) -> list[UserReply]:
+        """Answer each request, in order."""
+        ...
+
+    def forget(self, episodes: Sequence[str]) -> None:
+        """Drop whatever is cached for these episodes."""
+        ...
+
+
+def ask(user: UserSimulator, requests: Sequence[UserRequest]) -> list[UserReply]:
+    """Ask the user simulator, turning whatever goes wrong with it into replies that say so."""
+    try:
+        replies = user.reply(requests)
+    except Exception as error:
+        return [UserReply("", error=f"the user model raised {type(error).__name__}: {error}") for _ in requests]
+    if len(replies) != len(requests):
+        problem = f"the user model gave {len(replies)} replies to {len(requests)} requests"
+        return [UserReply("", error=problem) for _ in requests]
+    return list(replies)
