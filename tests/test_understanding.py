@@ -209,6 +209,8 @@ def test_facilities() -> None:
     assert values("It doesn't need to have internet or parking", "hotel") == {"parking": DONTCARE, "internet": DONTCARE}
     assert values("I want one without parking", "hotel") == {"parking": "no"}
     assert values("No.", "hotel", "internet") == {"internet": "no"}
+    assert values("Preferably not.", "hotel", "internet") == {"internet": "no"}
+    assert values("Preferably yes.", "hotel", "internet") == {"internet": "yes"}
     assert values("that's not necessary", "hotel", "parking") == {"parking": DONTCARE}
 
 

@@ -76,7 +76,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Rule:
-    """One policy: a rule of language or behaviour, such as ``Rule("max_words", "12", "Never use more than 12 words.")``."""
+    """One policy, a rule of language or behaviour: ``Rule("max_words", "12", "Never use more than 12 words.")``."""
 
     kind: str
     value: str
@@ -128,7 +128,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Component:
-    """One tracked part of a goal. `objective` is the index of the objective that it belongs to, None for profile and policy."""
+    """One tracked part of a goal; `objective` is the index of its objective, None for profile and policy."""
 
     id: str
     category: Category
@@ -172,7 +172,7 @@ class UserGoal:
 
     @cached_property
     def components(self) -> tuple[Component, ...]:
-        """All components, in a fixed order: profile, policy, then each objective with its requirements and preferences."""
+        """All components in a fixed order: profile, policy, then each objective, its requirements and preferences."""
         return tuple(self._walk())
 
     def _walk(self) -> Iterator[Component]:
@@ -255,7 +255,8 @@ class GoalState:
                 before, after = states[k], replace(states[k], **change)
                 if after.status is not before.status and (before.status, after.status) not in MOVES[known.category]:
                     raise ValueError(
-                        f"{component} ({known.category.value}) cannot move from {before.status.value} to {after.status.value}"
+                        f"{component} ({known.category.value}) cannot move "
+                        f"from {before.status.value} to {after.status.value}"
                     )
                 if (before.cause is Cause.USER and after.cause is not Cause.USER) or (
                     before.served and not after.served
@@ -274,7 +275,7 @@ class GoalState:
         )
 
     def holds(self, component: Component, state: ComponentState) -> bool:
-        """Whether the *user* did their part for a component: its status is a success, and no fault of the user is on it.
+        """Whether the *user* did their part for a component: its status is a success, free of a fault of the user.
 
         Where the world has no such thing, nothing was left for the user to do.
         """

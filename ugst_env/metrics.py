@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ugst_env.dialogue.acts import AgentAct
 from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
 from ugst_env.goal import Category, UserGoal
@@ -52,9 +53,12 @@ def converse(
     seed: int = 0,
     max_turns: int = 10,
     batch: int = 64,
+    reword: Callable[[AgentAct, random.Random], str | None] | None = None,
     on_finish: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
     """Hold one conversation per goal, `batch` at a time, with a clerk drawn per turn from `clerks`.
+
+    `reword` may put a clerk's act into other words than the usual ones (None keeps them).
 
     Returns
     -------
@@ -63,7 +67,15 @@ def converse(
     """
     steering = steering or bool(getattr(user, "needs_state", False))
     episodes = [
-        Episode(goal, tracker, vocabulary, seed=seed * 100_003 + k, max_turns=max_turns, steering=steering, key=f"{id(user)}/{k}")
+        Episode(
+            goal,
+            tracker,
+            vocabulary,
+            seed=seed * 100_003 + k,
+            max_turns=max_turns,
+            steering=steering,
+            key=f"{id(user)}/{k}",
+        )
         for k, goal in enumerate(goals)
     ]
     rngs = [random.Random(seed * 100_003 + k) for k in range(len(episodes))]
@@ -79,9 +91,14 @@ def converse(
             step = episode.hear(reply)
             if not step.over:
                 act = clerk_act(
-                    clerks or {"competent": 1.0}, episode.belief, tracker.world, rngs[k], turn=episode.turn, max_turns=max_turns
+                    clerks or {"competent": 1.0},
+                    episode.belief,
+                    tracker.world,
+                    rngs[k],
+                    turn=episode.turn,
+                    max_turns=max_turns,
                 )
-                step = episode.act(act)
+                step = episode.act(act, reword(act, rngs[k]) if reword is not None else None)
             if step.over:
                 user.forget([episode.key])
                 if on_finish is not None:

@@ -1,7 +1,8 @@
 """From goal-state transitions to the agent's reward.
 
 The reward is the difference of a potential (Ng, Harada & Russell 1999): ``Phi(S)`` is the weighted share of the goal's
-trustworthy components that the agent has served, so no cycle of acts gains, and the number of components does not matter.
+trustworthy components that the agent has served, so no cycle of acts gains, and the number of components does not
+matter.
 """
 
 from __future__ import annotations
@@ -86,9 +87,10 @@ def success(state: GoalState) -> bool:
 def step_reward(before: GoalState, after: GoalState, weights: RewardWeights, *, terminated: bool) -> dict[str, float]:
     """The agent's reward for one step, by term; the reward is the sum of the terms.
 
-    ``potential = (1 - success_bonus) * (Phi_T(S') - Phi_T(S))`` where T, the components that count, is judged on S' for both
-    sides. A component that a fault of the user takes out of T therefore moves the reward of that step by exactly nothing: it
-    neither costs what was not served nor makes what was served worth more, so an agent has nothing to win from provoking its user.
+    ``potential = (1 - success_bonus) * (Phi_T(S') - Phi_T(S))`` where T, the components that count, is judged on S' for
+    both sides. A component that a fault of the user takes out of T therefore moves the reward of that step by exactly
+    nothing: it neither costs what was not served nor makes what was served worth more, so an agent has nothing to win
+    from provoking its user.
 
     Parameters
     ----------
@@ -115,7 +117,7 @@ SIMULATOR_WEIGHT = 0.5
 
 
 def simulator_reward(state: GoalState) -> float:
-    """The paper's reward of the *user*: ``sum_j 0.5 * I_j``, I_j = 1 where every component of category j holds (arXiv 2507.20152).
+    """The paper's reward of the *user* (arXiv 2507.20152): ``sum_j 0.5 * I_j``, I_j = 1 where all of category j holds.
 
     Returns
     -------

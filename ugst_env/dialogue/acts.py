@@ -13,9 +13,9 @@ DONTCARE = "dontcare"
 class UserAct:
     """One thing that a user utterance says.
 
-    `kind` is one of `USER_ACT_KINDS`. ``inform`` gives `slot` the `value` (`DONTCARE` where any will do), ``negate`` rules the
-    value out, ``request`` asks for `slot`, ``book`` asks for a booking in `domain`. ``inform`` with ``slot=None`` merely raises
-    the domain. `soft` marks a hedged wish ("if possible", "ideally").
+    `kind` is one of `USER_ACT_KINDS`. ``inform`` gives `slot` the `value` (`DONTCARE` where any will do), ``negate``
+    rules the value out, ``request`` asks for `slot`, ``book`` asks for a booking in `domain`. ``inform`` with
+    ``slot=None`` merely raises the domain. `soft` marks a hedged wish ("if possible", "ideally").
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""What an agent may believe: the user's words so far, as slot values, open questions and offers. Nothing of the goal."""
+"""What an agent may believe: the user's words so far, as values, open questions and offers. Nothing of the goal."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class BeliefState:
         return tuple(e for e in found if all(e.attributes.get(slot) != value for slot, value in ruled_out))
 
     def next_candidate(self, domain: str, world: World, *, after_offer: bool) -> Entity | None:
-        """The entity to offer: the first that fits, or with `after_offer` the first not offered before. None if there is none."""
+        """The entity to offer: the first that fits, or with `after_offer` the first not offered before, or None."""
         skip = set(self.unbookable.get(domain, ()))
         if after_offer:
             skip |= {*self.passed.get(domain, ()), self.offered.get(domain, "")}

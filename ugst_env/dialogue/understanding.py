@@ -670,8 +670,12 @@ class _Reading:
                         clock = f"{int(clock[:2]) + 12:02d}{clock[2:]}"
                     self._inform(0, domain, slot, clock)
         elif slot in ("internet", "parking"):
-            if re.match(r"^(?:yes|yeah|yep|sure|please|definitely)\b", first):
-                self._inform(0, domain, slot, "yes")
+            hedge = re.match(r"(?:preferably|ideally|hopefully|if possible) ", first)
+            answer = first[hedge.end() :] if hedge else first
+            if re.match(r"(?:yes|yeah|yep|sure|please|definitely)\b", answer):
+                self.informs.append((0, UserAct("inform", domain, slot, "yes", hedge is not None or self._soft(0))))
+            elif hedge and re.match(r"(?:not|no)\b", answer):
+                self.informs.append((0, UserAct("inform", domain, slot, "no", True)))
             elif re.search(
                 r"\bnot (?:really |strictly )?(?:necessary|essential|important|needed|required)\b", self.norm
             ):
@@ -962,6 +966,9 @@ def _clock(match: re.Match[str]) -> str | None:
         minute = amount if groups["dir"] == "past" else 60 - amount
         hour = hour if groups["dir"] == "past" else hour - 1
     meridiem = next((groups[f"ap{k}"] for k in ("1", "2", "2b", "3", "9") if groups[f"ap{k}"]), None)
+    if groups["dir"] == "to" and groups["h3"] == "12" and meridiem is not None:
+        # "quarter to twelve pm" is before noon.
+        meridiem = "am" if meridiem == "pm" else "pm"
     if hour > 23 or hour < 0 or minute > 59:
         return None
     said = ""

@@ -120,7 +120,23 @@ def tokenize(text: str) -> list[str]:
             tokens.append(str(_TENS[token]))
         else:
             tokens.append(token)
-    return tokens
+    return _clock_words(tokens)
+
+
+def _clock_words(tokens: list[str]) -> list[str]:
+    """Mend what only a time of day makes a number: "one pm", "half past one", "nine oh five am"."""
+    mended: list[str] = []
+    for k, token in enumerate(tokens):
+        before = mended[-1] if mended else ""
+        after = tokens[k + 1] if k + 1 < len(tokens) else ""
+        relative = before in ("past", "to") and mended[-2:-1] in (["quarter"], ["half"])
+        if token == "one" and (after in ("am", "pm") or relative):
+            mended.append("1")
+        elif len(token) == 1 and token.isdigit() and before in ("oh", "o") and len(mended) > 1 and mended[-2].isdigit():
+            mended[-1] = "0" + token
+        else:
+            mended.append(token)
+    return mended
 
 
 # ------------------------------------------------------------------------------------------------ words for every world

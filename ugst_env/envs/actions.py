@@ -1,4 +1,4 @@
-"""The discrete face of an agent: 44 dialogue acts, what each needs, and the observation that is built from what it heard."""
+"""The discrete face of an agent: 44 dialogue acts, what each needs, and the observation of what the agent heard."""
 
 from __future__ import annotations
 

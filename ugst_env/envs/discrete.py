@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -22,7 +22,7 @@ _episode_numbers = itertools.count()
 
 
 class DialogueCore:
-    """One conversation slot: it turns actions into acts and episodes into observations and infos, and never calls a model.
+    """One conversation slot: it turns actions into acts, episodes into observations and infos, and calls no model.
 
     `UGSTEnv` drives one, `UGSTVectorEnv` drives many and asks the user for all of them at once.
     """
@@ -56,8 +56,8 @@ class DialogueCore:
         self._last_action, self._unopened = None, None
         return self.episode.request()
 
-    def act(self, action: int) -> Step:
-        """Carry an action out. Unless the step is over, the user is to be asked `request`, and its reply given to `hear`."""
+    def act(self, action: int | np.int64) -> Step:
+        """Carry an action out. Unless the step is over, ask the user `request` and give its reply to `hear`."""
         episode = self._alive()
         if not self.action_space.contains(action):
             raise ValueError(
@@ -143,12 +143,13 @@ class DialogueCore:
             self.episode = None
 
 
-class UGSTEnv(gymnasium.Env[NDArray[np.float32], int]):
+class UGSTEnv(gymnasium.Env[NDArray[np.float32], np.int64]):
     """A booking clerk's job: serve a simulated user whose goal is hidden.
 
-    The action is one of 44 dialogue acts (`ugst_env.envs.actions.ACTIONS`), the observation a float32 vector in [0, 1] built from the
-    words that the agent heard (`ugst_env.envs.actions.LAYOUT` says where each feature stands), the reward a difference of served
-    goal components (`ugst_env.reward`). ``info["action_mask"]`` and `action_masks()` give the actions that can be carried out.
+    The action is one of 44 dialogue acts (`ugst_env.envs.actions.ACTIONS`), the observation a float32 vector in [0, 1]
+    built from the words that the agent heard (`ugst_env.envs.actions.LAYOUT` says where each feature stands), the
+    reward a difference of served goal components (`ugst_env.reward`). ``info["action_mask"]`` and `action_masks()` give
+    the actions that can be carried out.
 
     Parameters
     ----------
@@ -158,7 +159,7 @@ class UGSTEnv(gymnasium.Env[NDArray[np.float32], int]):
         See `ugst_env.envs.setup.Setup`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "human"], "render_fps": 1}
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 1}  # noqa: RUF012 (as in gymnasium.Env)
 
     def __init__(self, *, render_mode: str | None = None, **arguments: Any) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -176,7 +177,7 @@ class UGSTEnv(gymnasium.Env[NDArray[np.float32], int]):
         return self.core.episode.state
 
     def action_masks(self) -> NDArray[np.int8]:
-        """Which actions can be carried out, int8 array of shape (44,); the name is the one that sb3-contrib asks for."""
+        """Which actions can be carried out, int8 array of shape (44,); sb3-contrib asks for this name."""
         if self.core.episode is None:
             raise gymnasium.error.ResetNeeded("call reset() before action_masks()")
         return self.core.view()[1]
@@ -195,7 +196,7 @@ class UGSTEnv(gymnasium.Env[NDArray[np.float32], int]):
             self.render()
         return observation, self.core.info(step, mask)
 
-    def step(self, action: int) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def step(self, action: int | np.int64) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Say something to the user and hear its answer.
 
         Raises
@@ -214,7 +215,7 @@ class UGSTEnv(gymnasium.Env[NDArray[np.float32], int]):
             self.render()
         return observation, float(sum(step.terms.values())), step.terminated, step.truncated, info
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Show the conversation with the goal state beside it."""
         if self.core.episode is None:
             raise gymnasium.error.ResetNeeded("call reset() before render()")
@@ -234,7 +235,8 @@ def open_episodes(
 ) -> list[Step]:
     """Begin an episode in each slot and hear the openings, asking the user for all of them in one batch.
 
-    A reset cannot be truncated: where the opening ends the episode (the user model failed), the first `step` reports it.
+    A reset cannot be truncated: where the opening ends the episode (the user model failed), the first `step` reports
+    it.
     """
     if not cores:
         return []

@@ -1,7 +1,7 @@
 """One conversation between an agent and a simulated user, from acts to rewards. It does no I/O.
 
-An `Episode` says what it is waiting for and is told the answer, so that a single env, a vector env, a GRPO rollout and a remote
-worker can all drive it::
+An `Episode` says what it is waiting for and is told the answer, so that a single env, a vector env, a GRPO rollout and
+a remote worker can all drive it::
 
     episode = Episode(goal, world, tracker, vocabulary, seed=0)
     step = episode.hear(user.reply([episode.request()])[0])        # the user's opening
@@ -219,8 +219,8 @@ class Episode:
         Returns
         -------
         dict
-            ``success`` (bool), ``trust`` (float), ``failed`` (counts ``{category: {cause: n}}`` of what was not served or
-            not kept), ``user_success`` (the user's success rate per category).
+            ``success`` (bool), ``trust`` (float), ``failed`` (counts ``{category: {cause: n}}`` of what was not served
+            or not kept), ``user_success`` (the user's success rate per category).
         """
         failed: dict[str, dict[str, int]] = {}
         for component, now in self.state.items():

@@ -32,13 +32,13 @@ class Setup:
     Parameters
     ----------
     user
-        The simulated user: ``"ugst-tiny"`` (the shipped language model), ``"scripted"`` (an agenda), ``"hf:<folder or hub name>"``
-        (any Hugging Face chat model), the path of a ``.gguf`` file, or an object with ``reply`` and ``forget``
-        (`ugst_env.users.protocol.UserSimulator`).
+        The simulated user: ``"ugst-tiny"`` (the shipped language model), ``"scripted"`` (an agenda), ``"hf:<folder or
+        hub name>"`` (any Hugging Face chat model), the path of a ``.gguf`` file, or an object with ``reply`` and
+        ``forget`` (`ugst_env.users.protocol.UserSimulator`).
     goals
-        ``"challenge:train"``, ``"challenge:val"`` or ``"challenge:test"``; a YAML or JSON file; a goal or a sequence of goals; or a
-        function from a `random.Random` to a goal. One is drawn at each reset, unless ``reset(options={"goal": ...})`` names one:
-        a `UserGoal`, or its index in the file, the sequence or the split.
+        ``"challenge:train"``, ``"challenge:val"`` or ``"challenge:test"``; a YAML or JSON file; a goal or a sequence of
+        goals; or a function from a `random.Random` to a goal. One is drawn at each reset, unless
+        ``reset(options={"goal": ...})`` names one: a `UserGoal`, or its index in the file, the sequence or the split.
     world
         ``"default"`` (the shipped city), a folder in the format of `World.load`, or a `World`.
     steering
@@ -102,15 +102,10 @@ def _load_world(name: str) -> World:
     return World.load(name)
 
 
-_VOCABULARIES: dict[int, tuple[World, Vocabulary]] = {}
-
-
+@lru_cache(maxsize=8)
 def vocabulary_of(world: World) -> Vocabulary:
-    """The vocabulary of a world, built once per process."""
-    known = _VOCABULARIES.get(id(world))
-    if known is None or known[0] is not world:
-        known = _VOCABULARIES[id(world)] = (world, Vocabulary.from_world(world))
-    return known[1]
+    """The vocabulary of a world; those of the newest worlds are kept."""
+    return Vocabulary.from_world(world)
 
 
 def _resolve_goals(goals: GoalsArgument, world: World) -> tuple[GoalSource, tuple[UserGoal, ...]]:
@@ -123,11 +118,11 @@ def _resolve_goals(goals: GoalsArgument, world: World) -> tuple[GoalSource, tupl
         return _listed((goals,), world)
     if callable(goals):
         return goals, ()
-    if isinstance(goals, Sequence) and all(isinstance(goal, UserGoal) for goal in goals):
+    if isinstance(goals, Sequence) and not isinstance(goals, str) and all(isinstance(goal, UserGoal) for goal in goals):
         return _listed(tuple(goals), world)
     raise TypeError(
-        f"goals must be 'challenge:train|val|test', a file, a UserGoal, a sequence of them, or a function of a random.Random; "
-        f"got {type(goals).__name__}"
+        "goals must be 'challenge:train|val|test', a file, a UserGoal, a sequence of them, "
+        f"or a function of a random.Random; got {type(goals).__name__}"
     )
 
 

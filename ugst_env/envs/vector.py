@@ -19,7 +19,7 @@ from ugst_env.goal import GoalState
 from ugst_env.users.protocol import ask
 
 
-class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]):
+class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
     """`num_envs` conversations with one user simulator, which is asked once per step for all of them.
 
     Slot k with ``reset(seed=s)`` lives through the same conversations as a single env with ``reset(seed=s + k)``.
@@ -29,9 +29,9 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[np
     num_envs
         Number of conversations held at once, at least 1.
     autoreset_mode
-        A `gymnasium.vector.AutoresetMode` or its name. NEXT_STEP: the step after an end ignores the action, returns the reset
-        observation and reward 0. SAME_STEP: the step that ends returns the reset observation, with ``final_obs`` and
-        ``final_info`` in `info`. DISABLED: the caller resets with ``options={"reset_mask": bool array}``.
+        A `gymnasium.vector.AutoresetMode` or its name. NEXT_STEP: the step after an end ignores the action, returns the
+        reset observation and reward 0. SAME_STEP: the step that ends returns the reset observation, with ``final_obs``
+        and ``final_info`` in `info`. DISABLED: the caller resets with ``options={"reset_mask": bool array}``.
     render_mode
         ``"ansi"`` (`render()` returns a tuple of texts) or None.
     **arguments
@@ -69,12 +69,13 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[np
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._observations = np.zeros(self.observation_space.shape or (), dtype=np.float32)
 
-    def reset(  # type: ignore[override]
+    def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin conversations in all slots, or in those of ``options["reset_mask"]``.
 
-        ``options["goal"]`` names the goal of every slot; ``options["goals"]``, a sequence of length `num_envs`, one each.
+        ``options["goal"]`` names the goal of every slot; ``options["goals"]``, a sequence of length `num_envs`, one
+        each.
         """
         options = dict(options or {})
         mask = _reset_mask(options.pop("reset_mask", None), self.num_envs)
@@ -116,8 +117,8 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[np
         Returns
         -------
         tuple
-            Observations float32 (num_envs, `OBSERVATION_SIZE`), rewards float64 (num_envs,), terminations and truncations bool
-            (num_envs,), infos.
+            Observations float32 (num_envs, `OBSERVATION_SIZE`), rewards float64 (num_envs,), terminations and
+            truncations bool (num_envs,), infos.
 
         Raises
         ------
@@ -129,7 +130,7 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[np
         actions = np.asarray(actions)
         if not self.action_space.contains(actions):
             raise ValueError(
-                f"actions must be {self.num_envs} integers in 0..{self.single_action_space.n - 1}, got {actions!r}"
+                f"actions must be {self.num_envs} integers in 0..{DialogueCore.action_space.n - 1}, got {actions!r}"
             )
         restart = [k for k in range(self.num_envs) if self._ended[k]]
         if restart and self.autoreset_mode is AutoresetMode.DISABLED:
@@ -198,10 +199,10 @@ def _mode(mode: AutoresetMode | str) -> AutoresetMode:
     raise ValueError(f"autoreset_mode must be one of {', '.join(m.name for m in AutoresetMode)}, got {mode!r}")
 
 
-def _reset_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
-    if mask is None:
+def _reset_mask(given: Any, num_envs: int) -> NDArray[np.bool_]:
+    if given is None:
         return np.ones(num_envs, dtype=bool)
-    mask = np.asarray(mask)
+    mask: NDArray[np.bool_] = np.asarray(given)
     if mask.shape != (num_envs,) or mask.dtype != np.bool_:
         raise ValueError(
             f"options['reset_mask'] must be a bool array of shape ({num_envs},), got {mask.dtype} {mask.shape}"

@@ -481,7 +481,6 @@ class CausalModel:
                 cached = self._cached[name] = _Cached(next(free), np.empty(0, dtype=np.int64))
             # At least one token must be read, to have logits to draw from.
             row.slot, row.length = cached.slot, min(_common_prefix(cached.ids, row.ids), len(row.ids) - 1)
-            cached.ids = cached.ids[: row.length]
             row.reply = []
         return names
 

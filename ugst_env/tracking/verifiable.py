@@ -1,7 +1,7 @@
 """The verifiable tracker: goal state from what was said and what the agent verifiably did. No model call.
 
-The user's part is judged on its words (parsed by `ugst_env.dialogue.understanding`), the agent's part on its act, every claim of
-which is checked against the world. The rules, per component:
+The user's part is judged on its words (parsed by `ugst_env.dialogue.understanding`), the agent's part on its act, every
+claim of which is checked against the world. The rules, per component:
 
 ============  ===========================================  ========================================================
 component     the user's part                              the agent's part (`served`)
@@ -18,9 +18,9 @@ profile       -> MISALIGNED when a fact is contradicted    none
 policy        -> MISALIGNED when the rule is violated      none
 ============  ===========================================  ========================================================
 
-Who is to blame. WORLD: nothing in the world fits and the agent said so truthfully; this serves the components. USER: the
-user stated another value than its goal has, or left while the agent was doing its work. AGENT: the agent lied, refused
-falsely, left, or let turns pass without serving anything.
+Who is to blame. WORLD: nothing in the world fits and the agent said so truthfully; this serves the components. USER:
+the user stated another value than its goal has, or left while the agent was doing its work. AGENT: the agent lied,
+refused falsely, left, or let turns pass without serving anything.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ ENDINGS = ("user_ended", "agent_ended", "turn_limit", "model_error")
 class Fault:
     """Something that went wrong, with who did it.
 
-    `mode` is one of ``contradiction``, ``invention``, ``profile``, ``policy``, ``wrongful_ending``, ``dawdled`` (USER); ``lie``,
-    ``no_such_entity``, ``false_no_offer``, ``wrong_booking``, ``left``, ``stalled`` (AGENT).
+    `mode` is one of ``contradiction``, ``invention``, ``profile``, ``policy``, ``wrongful_ending``, ``dawdled`` (USER);
+    ``lie``, ``no_such_entity``, ``false_no_offer``, ``wrong_booking``, ``left``, ``stalled`` (AGENT).
     """
 
     turn: int
@@ -70,7 +70,8 @@ class Tracked:
     soft
         Which of them were hedged ("if possible").
     offered, booked
-        The newest entity offered in a domain, and the newest booking ``(entity, {slot: value}, reference)`` that succeeded.
+        The newest entity offered in a domain, and the newest booking ``(entity, {slot: value}, reference)`` that
+        succeeded.
     told
         Truths that the agent told, as ``(domain, entity, slot)``.
     refused
@@ -83,6 +84,8 @@ class Tracked:
         Slots that the agent asked for or spoke of.
     stalled
         Number of agent turns that moved nothing.
+    news
+        Whether the user's newest words said anything new.
     last_act
         The newest agent act.
     faults
@@ -101,6 +104,7 @@ class Tracked:
     deceived: frozenset[str] = frozenset()
     named: frozenset[str] = frozenset()
     stalled: int = 0
+    news: bool = False
     last_act: AgentAct | None = None
     faults: tuple[Fault, ...] = ()
 
@@ -157,7 +161,7 @@ def in_force(want: Want, *, switched: bool, entity: Entity | None = None) -> str
 def _constraints(
     track: Tracked, world: World, index: int, *, only_stated: bool = False, preferences: bool = False
 ) -> dict[str, str]:
-    """Search constraints of an objective's requirements: those of the goal, or only those that the user stated by now."""
+    """Search constraints of an objective's requirements: the goal's, or only those that the user stated by now."""
     chosen = {}
     for component, want in _wants(track.goal, index):
         now = track.state[component.id]
@@ -198,8 +202,9 @@ class VerifiableTracker:
         self.world = world
 
     def hear(self, track: Tracked, text: str, acts: Iterable[UserAct], *, end: bool) -> Tracked:
-        """Update from a user utterance `text`, parsed into `acts`; `end` says that the user ends the conversation with it."""
+        """Update from a user utterance `text`, parsed into `acts`; `end`: the user ends the conversation with it."""
         acts = tuple(acts)
+        before = track
         track = replace(track, turn=track.turn + 1)
         track = self._judge_manner(track, text, acts, end)
         for act in acts:
@@ -218,7 +223,13 @@ class VerifiableTracker:
                 track = self._asked(track, index, act)
             elif act.slot is not None and act.value is not None:
                 track = self._stated(track, index, act)
-        return self._settle(track)
+            elif act.kind == "inform" and any(
+                w.slot == "type" and w.value == act.value for _, w in _wants(track.goal, index)
+            ):
+                # "I need a hotel" raises the domain with the very word for one of its types.
+                track = self._stated(track, index, replace(act, slot="type"))
+        news = track.state != before.state or track.stated != before.stated
+        return self._settle(replace(track, news=news))
 
     @staticmethod
     def _position(goal: UserGoal, index: int) -> int:
@@ -262,12 +273,15 @@ class VerifiableTracker:
         track = replace(track, stated={**track.stated, key: (*track.stated.get(key, ()), act.value)})
         track = replace(track, soft=track.soft | {key} if act.soft else track.soft - {key})
         if found is None:
-            if act.value != DONTCARE:
+            if act.value != DONTCARE and not self._harmless(track, act):
                 track = _note(track, Cause.USER, "invention", f"{act.domain} {act.slot} = {act.value}")
             return track
         component, want = found
         now = track.state[component.id]
         accepted = {want.value} if want.condition in (None, "no_match") else {want.value, want.otherwise}
+        if want.value == "no" and want.slot in ("internet", "parking"):
+            # "I don't need wifi" is as good as asking for none.
+            accepted.add(DONTCARE)
         if want.condition == "no_match" and act.value == want.otherwise:
             if not now.switched and want.value in said and self._hopeless(track, index):
                 # Ahead of the agent's refusal, but rightly so.
@@ -284,6 +298,15 @@ class VerifiableTracker:
             return track
         return self._contradicted(track, component, want, act.value)
 
+    @staticmethod
+    def _harmless(track: Tracked, act: UserAct) -> bool:
+        """Whether a value that the goal does not ask for is no invention: the name on offer, a fact of the profile."""
+        if act.slot == "name":
+            return act.value == track.offered.get(act.domain or "")
+        return act.slot == "people" and any(
+            fact.kind == "party_size" and fact.value == act.value for fact in track.goal.profile
+        )
+
     def _contradicted(self, track: Tracked, component: Component, want: Want, value: str) -> Tracked:
         track = _note(track, Cause.USER, "contradiction", f"{want.slot}: said {value}, the goal has {want.value}")
         return _move(track, component.id, cause=Cause.USER)
@@ -299,12 +322,16 @@ class VerifiableTracker:
             elif act.kind in ("offer", "offer_next", "inform_requested", "book"):
                 track = self._spoke_of(track, act.domain, act)
         track = self._settle(track)
-        if not self._moved(before, track, act, index) and self._owes(track):
-            track = replace(track, stalled=track.stalled + 1)
+        if not self._moved(before, track, act, index):
+            asked_again = act.kind == "request" and (act.domain or "", act.slot or "") in before.stated
+            caught = len(track.faults) > len(before.faults)
+            # Where the user itself wasted its turn and waits for nothing, an idle turn of the agent is no fault.
+            if before.news or asked_again or caught or self._owes(track):
+                track = replace(track, stalled=track.stalled + 1)
         return track
 
     def _owes(self, track: Tracked) -> bool:
-        """Whether the user did its part for something and now waits for the agent. If not, an idle turn is the user's."""
+        """Whether the user did its part for something and now waits for the agent."""
         for index, objective in enumerate(track.goal.objectives):
             if objective.domain in track.blocked:
                 continue
@@ -316,7 +343,9 @@ class VerifiableTracker:
             told = all(now.status is not Status.INCOMPLETE or now.user_fault for _, now in rest)
             due = [now for _, now in rest] + ([head[1]] if told else [])
             waits = any(self._unspoken_switch(track, part, objective.domain) for part, _ in rest)
-            if not waits and any(now.status is Status.ATTEMPTED and not now.served and not now.user_fault for now in due):
+            if not waits and any(
+                now.status is Status.ATTEMPTED and not now.served and not now.user_fault for now in due
+            ):
                 return True
         return False
 
@@ -326,7 +355,7 @@ class VerifiableTracker:
         return not any(self._bookable(track, index, entity) for entity in found)
 
     def _moved(self, before: Tracked, after: Tracked, act: AgentAct, index: int | None) -> bool:
-        """Whether an agent's turn was worth having: it served something, asked what the goal knows, or reported truly."""
+        """Whether an agent's turn was worth it: it served something, asked what the goal knows, or reported truly."""
         if after.state != before.state or after.refused != before.refused or after.told != before.told:
             return True
         if act.kind == "request" and index is not None and act.domain is not None:
@@ -368,7 +397,7 @@ class VerifiableTracker:
         return any(self.world.unavailable(entity, details) is None for entity in found)
 
     def _give_up(self, track: Tracked, index: int) -> Tracked:
-        """The world has no such thing and the agent said so: what is left of the objective counts as done for both sides."""
+        """The world has no such thing and the agent said so: what is left of the objective counts as done."""
         for part in _parts(track.goal, index):
             now = track.state[part.id]
             if now.served or now.user_fault:
@@ -516,7 +545,7 @@ class VerifiableTracker:
         return track
 
     def _switch_details(self, track: Tracked, index: int, entity: Entity) -> Tracked:
-        """Mark which conditional details ("if it has parking") the user now knows to be in force for the entity on offer."""
+        """Mark which conditional details ("if it has parking") the user now knows to be in force."""
         for component, want in _wants(track.goal, index):
             if want.condition in (None, "no_match") or want.condition is None:
                 continue

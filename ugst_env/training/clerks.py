@@ -11,7 +11,18 @@ from numpy.typing import NDArray
 
 from ugst_env.dialogue.acts import AgentAct
 from ugst_env.dialogue.belief import BeliefState
-from ugst_env.envs.actions import ACTION_INDEX, ACTIONS, BOOKING_DOMAINS, LAYOUT, Action, View, action_mask, decode, look, observe
+from ugst_env.envs.actions import (
+    ACTION_INDEX,
+    ACTIONS,
+    BOOKING_DOMAINS,
+    LAYOUT,
+    Action,
+    View,
+    action_mask,
+    decode,
+    look,
+    observe,
+)
 from ugst_env.world.database import World
 from ugst_env.world.ontology import BOOKABLE, DOMAINS, INFORMABLE
 

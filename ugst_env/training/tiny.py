@@ -60,7 +60,7 @@ class TinyConfig:
     batch_tokens, learning_rate, warmup
         Optimisation: AdamW, linear warmup of so many steps, then cosine to a twentieth.
     minutes
-        Wall-clock limit of the training loop; the schedule is stretched over `tokens` all the same.
+        Wall-clock limit of the training loop of a single process; the schedule is stretched over `tokens` all the same.
     seed
         The only source of chance.
     """
@@ -197,7 +197,9 @@ def _write_atomically(path: Path, write: Any) -> None:
     os.replace(part, path)
 
 
-def write_shards(setting: Setting, config: TinyConfig, codec: Codec, folder: Path, *, worker: int = 0, workers: int = 1) -> None:
+def write_shards(
+    setting: Setting, config: TinyConfig, codec: Codec, folder: Path, *, worker: int = 0, workers: int = 1
+) -> None:
     """Write the training sequences, shard by shard; shards that are there already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     count = -(-config.conversations // config.shard)
@@ -214,7 +216,9 @@ def write_shards(setting: Setting, config: TinyConfig, codec: Codec, folder: Pat
                 rows.append(encode(codec, episode, replies, steering=False, trace_turn=None))
             straight = [k for k, (_, stray) in enumerate(replies) if not stray]
             if straight and rng.random() < config.trace:
-                rows.append(encode(codec, episode, replies, steering=rng.random() < 0.5, trace_turn=rng.choice(straight)))
+                rows.append(
+                    encode(codec, episode, replies, steering=rng.random() < 0.5, trace_turn=rng.choice(straight))
+                )
         ids = np.concatenate([np.array(row, dtype=np.uint16) for row, _ in rows])
         mask = np.concatenate([np.array(learn, dtype=bool) for _, learn in rows])
         lengths = np.array([len(row) for row, _ in rows], dtype=np.int32)
@@ -262,7 +266,7 @@ def build_model(config: TinyConfig, tokenizer: Tokenizer) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(config.seed)
-    return LlamaForCausalLM(
+    model: Any = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=tokenizer.get_vocab_size(),
             hidden_size=config.hidden,
@@ -276,9 +280,10 @@ def build_model(config: TinyConfig, tokenizer: Tokenizer) -> Any:
             bos_token_id=None,
             eos_token_id=tokenizer.token_to_id("<end>"),
             pad_token_id=tokenizer.token_to_id("<pad>"),
-            copy_tokens=config.copy_tokens,
         )
     )
+    model.config.copy_tokens = config.copy_tokens
+    return model
 
 
 def export(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
@@ -297,14 +302,22 @@ def export(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> Any:
-    """Train on the shards in ``out/data``; checkpoints and the log go to `out`. Returns the model."""
+    """Train on the shards in ``out/data``; checkpoints and the log go to `out`. Returns the model.
+
+    Under ``torchrun --nproc-per-node N`` each process reads every N-th batch, and gradients are averaged.
+    """
     import torch
+    from torch import distributed
     from torch.nn import functional
 
     torch.set_num_threads(threads)
+    workers = int(os.environ.get("WORLD_SIZE", "1"))
+    worker = int(os.environ.get("RANK", "0"))
+    if workers > 1:
+        distributed.init_process_group("gloo")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
-    pad = tokenizer.token_to_id("<pad>")
+    pad = tokenizer.token_to_id("<pad>") or 0
     model = build_model(config, tokenizer).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     sequences = read_shards(out / "data", longest=min(2048, config.batch_tokens))
@@ -317,19 +330,29 @@ def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> A
         seen, step, epoch = saved["seen"], saved["step"], saved["epoch"]
 
     def save() -> None:
-        content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "seen": seen, "step": step, "epoch": epoch}
+        if worker > 0:
+            return
+        content = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "seen": seen,
+            "step": step,
+            "epoch": epoch,
+        }
         _write_atomically(checkpoint, lambda part: torch.save(content, part))
         export(model, tokenizer, out / "model")
 
     began = saved_at = time.monotonic()
     recent: list[float] = []
-    bar = tqdm(total=config.tokens, initial=seen, unit="token", unit_scale=True, desc="training")
+    bar = tqdm(total=config.tokens, initial=seen, disable=worker > 0, unit="token", unit_scale=True, desc="training")
     model.train()
     try:
-        while seen < config.tokens and time.monotonic() - began < 60 * config.minutes:
+        late = False
+        while seen < config.tokens and not late:
             rng = np.random.default_rng((config.seed, epoch))
             epoch += 1
-            for group in batches(sequences, config.batch_tokens, rng):
+            groups = list(batches(sequences, config.batch_tokens // workers, rng))
+            for group in groups[worker : len(groups) // workers * workers : workers]:
                 rate = min(1.0, (step + 1) / config.warmup)
                 rate *= 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, seen / config.tokens)))
                 for settings in optimizer.param_groups:
@@ -349,14 +372,20 @@ def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> A
                     logits = model.lm_head(hidden[wanted])
                 loss = functional.cross_entropy(logits.float(), labels[:, 1:][wanted])
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
+                if workers > 1:
+                    flat = torch.cat([p.grad.flatten() for p in model.parameters()])
+                    distributed.all_reduce(flat)
+                    for p, grad in zip(model.parameters(), flat.split([p.numel() for p in model.parameters()]), strict=True):
+                        p.grad.copy_(grad.view_as(p) / workers)
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
-                read = sum(len(sequences[k][0]) for k in group)
+                # Counted alike in every process, so that all stop at the same step.
+                read = config.batch_tokens if workers > 1 else sum(len(sequences[k][0]) for k in group)
                 seen, step = seen + read, step + 1
                 recent = [*recent[-99:], loss.item()]
                 bar.update(read)
-                if step % 50 == 0:
+                if step % 50 == 0 and worker == 0:
                     mean = sum(recent) / len(recent)
                     bar.set_postfix(loss=f"{mean:.3f}")
                     with (out / "log.jsonl").open("a") as log:
@@ -364,7 +393,9 @@ def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> A
                 if time.monotonic() - saved_at > 120:
                     save()
                     saved_at = time.monotonic()
-                if seen >= config.tokens or time.monotonic() - began >= 60 * config.minutes:
+                # Several processes would not see the clock alike.
+                late = workers == 1 and time.monotonic() - began >= 60 * config.minutes
+                if seen >= config.tokens or late:
                     break
     except KeyboardInterrupt:
         print(f"\nstopped; the model so far is in {out / 'model'}, go on with --resume", file=sys.stderr)
@@ -375,7 +406,9 @@ def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> A
     return model
 
 
-def measure(folder: Path, *, split: str, steering: bool, trace: bool = False, goals: int | None = None, seed: int = 0) -> Alignment:
+def measure(
+    folder: Path, *, split: str, steering: bool, trace: bool = False, goals: int | None = None, seed: int = 0
+) -> Alignment:
     """Goal alignment of a trained model against the competent clerk."""
     setting = Setting.default()
     user = TinyUser(folder, trace=trace)

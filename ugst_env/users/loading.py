@@ -9,7 +9,10 @@ from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.users.protocol import UserSimulator
 from ugst_env.world.database import World
 
-ACCEPTED = "'ugst-tiny', 'scripted', 'hf:<folder or hub name>', the path of a .gguf file, or an object with reply() and forget()"
+ACCEPTED = (
+    "'ugst-tiny', 'scripted', 'hf:<folder or hub name>', the path of a .gguf file, "
+    "or an object with reply() and forget()"
+)
 
 
 def load_user(user: str | Path | UserSimulator, world: World, vocabulary: Vocabulary) -> UserSimulator:
@@ -49,6 +52,12 @@ def _tiny() -> UserSimulator:
 
 @lru_cache(maxsize=2)
 def _language_model(source: str) -> UserSimulator:
+    config = Path(source) / "config.json"
+    if config.is_file() and "copy_tokens" in config.read_text(encoding="utf-8"):
+        # A model of our own recipe (ugst_env.training.tiny) reads another prompt than chat models do.
+        from ugst_env.users.tiny import TinyUser
+
+        return TinyUser(source)
     from ugst_env.users.language_model import LanguageModelUser
 
     return LanguageModelUser(source)

@@ -118,6 +118,8 @@ def system_prompt(goal: UserGoal, *, max_turns: int, steering: bool, trace: bool
     return "\n\n".join(sections)
 
 
+_STATE_HEAD = "[The state of your goal."
+_STATE_FOOT = "[Now your message to the clerk.]"
 _STUCK = {
     Cause.AGENT: " (the clerk failed)",
     Cause.WORLD: " (there is no such thing)",
@@ -135,11 +137,11 @@ _NAMES = {
 def state_note(state: GoalState, *, turn: int, max_turns: int) -> str:
     """S_{i-1} with every status, as it stands before a reply. `turn` counts from 0."""
     left = max_turns - turn
-    lines = [f"[The state of your goal. Message {turn + 1} of {max_turns}{', your last one' if left <= 1 else ''}.]"]
+    lines = [f"{_STATE_HEAD} Message {turn + 1} of {max_turns}{', your last one' if left <= 1 else ''}.]"]
     for component, now in state.items():
         stuck = _STUCK[now.cause] if now.cause else ""
         lines.append(f"{_NAMES[component.category]}: {describe(component)} = {now.status.value}{stuck}")
-    lines.append("[Now your message to the clerk.]")
+    lines.append(_STATE_FOOT)
     return "\n".join(lines)
 
 
@@ -216,6 +218,8 @@ _INLINE_LABEL = re.compile(r"(?<=[.!?\"')\]])\s+[*\[(]*(?:Customer|User|Clerk|Ag
 _END = re.compile(
     r"\[\s*/?\s*END\b[^\]\n]{0,30}(?:\]|$)|^[ \t]*[<(*]*END[>)*]*[.!]?[ \t]*$", re.IGNORECASE | re.MULTILINE
 )
+# `quote` takes square brackets from all data, so a model can have these only from the prompt, and repeats it.
+_PARROTED = re.compile("|".join(rf"[\[(]{re.escape(mark[1:-1])}" for mark in (_STATE_HEAD, _STATE_FOOT)), re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?]+[\"')]*(?=\s|$)")
 
 
@@ -232,7 +236,7 @@ def _own_words(text: str) -> tuple[str, bool]:
             break
     if _CLERK_LABEL.match(text):
         return "", True
-    cuts = [found.start() for p in (_TEMPLATE, _NEXT_LABEL, _INLINE_LABEL) if (found := p.search(text))]
+    cuts = [found.start() for p in (_TEMPLATE, _PARROTED, _NEXT_LABEL, _INLINE_LABEL) if (found := p.search(text))]
     return (text[: min(cuts)], True) if cuts else (text, False)
 
 
@@ -261,8 +265,8 @@ def _shorten(text: str) -> str:
 def clean(text: str) -> str:
     """The one message in a model's answer: printable ASCII, a single line, at most `MAX_TEXT` characters.
 
-    Goes: role labels, everything from the point where the other side begins to speak, chat-template tokens, the end
-    mark, control characters, surrounding quotation marks, markdown. May leave nothing.
+    Goes: role labels, everything from the point where the other side begins to speak or the goal state is read out,
+    chat-template tokens, the end mark, control characters, surrounding quotation marks, markdown. May leave nothing.
     """
     while True:
         own, _ = _own_words(text)

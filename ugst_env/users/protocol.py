@@ -78,7 +78,15 @@ def ask(user: UserSimulator, requests: Sequence[UserRequest]) -> list[UserReply]
         replies = user.reply(requests)
     except Exception as error:
         return [UserReply("", error=f"the user model raised {type(error).__name__}: {error}") for _ in requests]
+    if not isinstance(replies, Sequence) or isinstance(replies, str):
+        problem = f"the user model must return a list of replies, got {type(replies).__name__}"
+        return [UserReply("", error=problem) for _ in requests]
     if len(replies) != len(requests):
         problem = f"the user model gave {len(replies)} replies to {len(requests)} requests"
         return [UserReply("", error=problem) for _ in requests]
-    return list(replies)
+    return [
+        reply
+        if isinstance(reply, UserReply)
+        else UserReply("", error=f"the user model must reply with UserReply objects, got {type(reply).__name__}")
+        for reply in replies
+    ]

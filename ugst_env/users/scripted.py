@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ugst_env.dialogue.acts import DONTCARE, AgentAct, UserAct
 from ugst_env.dialogue.understanding import Context, Vocabulary, understand
-from ugst_env.goal import Ask, Category, Component, ComponentState, Fact, GoalState, Rule, Status, Want
+from ugst_env.goal import Ask, Category, Component, ComponentState, Fact, GoalState, Objective, Rule, Status, Want
 from ugst_env.goals.policies import Utterance, comply_all, limits, violates
 from ugst_env.goals.profiles import contradiction, contradicts, mention
 from ugst_env.tracking.verifiable import is_booking_slot
@@ -18,7 +18,8 @@ from ugst_env.users.wording import Thing, put_into_words
 from ugst_env.world.database import World
 
 DRIFT_MODES = ("forget", "contradict", "terminate", "dawdle", "misprioritise")
-WORDING_TRIES = 12
+WORDING_TRIES = 16
+_HOTEL = re.compile(r"\bhotel\b", re.IGNORECASE)
 _WE = re.compile(r"\b[Ww]e\b|\b[Ll]et's\b")
 
 
@@ -91,6 +92,10 @@ def _knows(task: _Task, want: Want, now: ComponentState, answers: Mapping[str, s
     return slot in answers or any(ask.slot == slot and state.served for _, ask, state in task.asks)
 
 
+def _wanted(objective: Objective) -> set[str]:
+    return {part.slot for part in (*objective.requirements, *objective.preferences) if isinstance(part, Want)}
+
+
 def _said(task: _Task) -> list[Thing]:
     """What was said about a task already."""
     return [
@@ -108,9 +113,10 @@ class ScriptedUser:
     world
         The world whose vocabulary its words are checked against, so that they are understood as they are meant.
     drift
-        Rates in [0, 1] of the failure modes of arXiv 2507.20152. Per component: ``forget`` (takes it for done after the opening,
-        for good). Per turn: ``contradict`` (states another value, or contradicts a fact or a rule), ``terminate`` (leaves early), ``dawdle`` (wastes
-        turns), ``misprioritise`` (hops to another objective, and repeats what was said instead of going on).
+        Rates in [0, 1] of the failure modes of arXiv 2507.20152. Per component: ``forget`` (takes it for done after the
+        opening, for good). Per turn: ``contradict`` (states another value, or contradicts a fact or a rule),
+        ``terminate`` (leaves early), ``dawdle`` (wastes turns), ``misprioritise`` (hops to another objective, and
+        repeats what was said instead of going on).
 
     Raises
     ------
@@ -156,7 +162,7 @@ class ScriptedUser:
         if "dawdle" in drifting and request.turn > 0:
             return Plan((Thing("chat"),))
         tasks = _tasks(self._remembered(request, state))
-        rules = [rule for rule in request.goal.policy]
+        rules = list(request.goal.policy)
         bound = limits(rules)
         open_tasks = [task for task in tasks if not task.over]
         if "misprioritise" in drifting and request.turn > 0:
@@ -271,7 +277,7 @@ class ScriptedUser:
 
     @staticmethod
     def _changed(tasks: list[_Task], act: AgentAct | None, request: UserRequest) -> list[Thing]:
-        """What another offer changes about a conditional booking ("if it has parking"): ask about it, or say the new value."""
+        """What another offer changes about a conditional booking ("if it has parking")."""
         task = next((task for task in tasks if act is not None and task.domain == act.domain), None)
         if act is None or task is None or task.head.served or len(request.states) < 2:
             return []
@@ -402,17 +408,27 @@ class ScriptedUser:
         return replace(thing, value=rng.choice(others)) if others else thing
 
     def _say(self, request: UserRequest, plan: Plan, rng: random.Random, *, careless: bool) -> str:
-        """Words for a plan: the first of several wordings that is understood as meant and keeps to profile and policy."""
+        """Words for a plan: the first of several that is understood as meant and keeps to profile and policy."""
         act = request.agent_act
         requested = (act.domain, act.slot) if act and act.kind == "request" and act.domain and act.slot else None
         context = Context(domain=self._domain(request), requested=requested, offered=act.entity if act else None)
+        # Who cares whether it is a hotel or a guesthouse does not call any place to stay a hotel.
+        picky = any(o.domain == "hotel" and "type" in _wanted(o) for o in request.goal.objectives)
+        says_type = sum(thing.domain == "hotel" and thing.slot == "type" for thing in plan.things)
         earlier = {turn.user for turn in request.conversation.turns}
         rules: tuple[Rule, ...] = () if careless else request.goal.policy
         facts: tuple[Fact, ...] = tuple(fact for fact in request.goal.profile if fact.kind != "text")
         alone = any((fact.kind, fact.value) in (("party_size", "1"), ("companion", "alone")) for fact in facts)
         best, best_score = "", -1.0
         for attempt in range(WORDING_TRIES):
-            text = put_into_words(plan.things, act, rng, opening=request.turn == 0, brief=attempt >= WORDING_TRIES // 2)
+            text = put_into_words(
+                plan.things,
+                act,
+                rng,
+                topic=context.domain,
+                opening=request.turn == 0,
+                brief=attempt >= WORDING_TRIES // 2,
+            )
             if request.turn == 0 and facts and attempt < 3 and rng.random() < 0.35:
                 text = f"{text} {mention(rng.choice(facts), rng)}"
             if careless and facts and rng.random() < 0.5:
@@ -426,12 +442,15 @@ class ScriptedUser:
             score -= 0.5 * sum(violates(rule, said) for rule in rules)
             score -= 0.0 if careless else sum(contradicts(fact, text, acts) for fact in facts)
             score -= 0.2 * (text in earlier)
+            score -= 0.1 * (picky and len(_HOTEL.findall(text)) > says_type)
             score -= 0.25 * (alone and _WE.search(text) is not None)
             if score > best_score:
                 best, best_score = text, score
             if score >= 1.0:
                 break
-        return best or put_into_words(plan.things, act, rng, opening=request.turn == 0, brief=True)
+        return best or put_into_words(
+            plan.things, act, rng, topic=context.domain, opening=request.turn == 0, brief=True
+        )
 
     def _domain(self, request: UserRequest) -> str | None:
         """The domain that was spoken of last."""
@@ -446,7 +465,7 @@ class ScriptedUser:
 
     @staticmethod
     def _fidelity(plan: Plan, acts: Sequence[UserAct]) -> float:
-        """Share of what was to be conveyed that is understood, less what is understood but was not meant; 1 is perfect."""
+        """Share of what was to be conveyed that is understood, less what was not meant; 1 is perfect."""
         meant = {(t.domain, t.slot, t.value) for t in plan.things if t.kind in ("inform", "correct")}
         asked = {(t.domain, t.slot) for t in plan.things if t.kind == "ask"}
         got = {(a.domain, a.slot, a.value) for a in acts if a.kind == "inform" and a.slot is not None}

@@ -28,7 +28,19 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ugst_env.dialogue.generation import display, singular
-from ugst_env.goal import START, Ask, Component, ComponentState, Fact, GoalState, Objective, Rule, Status, UserGoal, Want
+from ugst_env.goal import (
+    START,
+    Ask,
+    Component,
+    ComponentState,
+    Fact,
+    GoalState,
+    Objective,
+    Rule,
+    Status,
+    UserGoal,
+    Want,
+)
 from ugst_env.goals.policies import KINDS as POLICY_KINDS
 from ugst_env.goals.policies import Utterance, comply, make_rule
 from ugst_env.goals.profiles import KINDS as FACT_KINDS
@@ -39,7 +51,19 @@ from ugst_env.world.ontology import ASKABLE_SLOTS, BELIEF_SLOTS, DOMAINS
 COPY_TOKENS = tuple(f"<v{k}>" for k in range(32))
 TURN_TOKENS = tuple(f"<t{k}>" for k in range(21))
 _MODES = ("<steer>", "<free>", "<plain>", "<trace>")
-_MARKS = ("<state>", "<user>", "<agent>", "<end>", "<bye>", "<think>", "<say>", "<lower>", "<upper>", "<words>", "<pad>")
+_MARKS = (
+    "<state>",
+    "<user>",
+    "<agent>",
+    "<end>",
+    "<bye>",
+    "<think>",
+    "<say>",
+    "<lower>",
+    "<upper>",
+    "<words>",
+    "<pad>",
+)
 _GOAL = ("<req>", "<pref>", "<else>", "<if>", "<nomatch>", "<served>", "<fault>")
 _STATUS = {
     Status.INCOMPLETE: "<INC>",
@@ -64,7 +88,16 @@ SPECIAL_TOKENS = (
 )
 
 # Rules whose value is a phrase to be said word for word.
-_PHRASE_RULES = ("say_word", "ask_with", "open_with", "close_with", "sign_name", "address_as", "greet_with", "leave_with")
+_PHRASE_RULES = (
+    "say_word",
+    "ask_with",
+    "open_with",
+    "close_with",
+    "sign_name",
+    "address_as",
+    "greet_with",
+    "leave_with",
+)
 _OPEN_FACTS = ("name", "home_town", "party_size")
 _NO_DIGITS = make_rule("no_digits", "all")
 
@@ -100,14 +133,19 @@ def handles_of(goal: UserGoal) -> Handles:
     spell_out = any(rule.kind == "no_digits" for rule in goal.policy)
 
     def add(value: str | None) -> None:
-        if value and value not in ("yes", "no") and value.lower() not in (v.lower() for v in values) and len(values) < len(COPY_TOKENS):
+        if (
+            value
+            and value not in ("yes", "no")
+            and value.lower() not in (v.lower() for v in values)
+            and len(values) < len(COPY_TOKENS)
+        ):
             values.append(value)
 
     for component in goal.components:
         content = component.content
-        if isinstance(content, Fact) and content.kind in _OPEN_FACTS:
-            add(content.value)
-        elif isinstance(content, Rule) and content.kind in _PHRASE_RULES:
+        if (isinstance(content, Fact) and content.kind in _OPEN_FACTS) or (
+            isinstance(content, Rule) and content.kind in _PHRASE_RULES
+        ):
             add(content.value)
         elif isinstance(content, Want):
             add(display(content.slot, content.value))
@@ -120,7 +158,9 @@ def handles_of(goal: UserGoal) -> Handles:
             if spelt != value.lower():
                 forms.setdefault(spelt, f"<words>{tokens[value.lower()]}")
     longest_first = sorted(forms, key=len, reverse=True)
-    pattern = re.compile(r"(?<![\w:.])(?:" + "|".join(map(re.escape, longest_first)) + r")(?![\w:]|\.\d)") if forms else None
+    pattern = (
+        re.compile(r"(?<![\w:.])(?:" + "|".join(map(re.escape, longest_first)) + r")(?![\w:]|\.\d)") if forms else None
+    )
     return Handles(tuple(values), pattern, forms)
 
 
@@ -138,11 +178,12 @@ class Codec:
     def __init__(self, tokenizer: Tokenizer, *, copy: bool = True) -> None:
         self.tokenizer = tokenizer
         self.copy = copy
-        self.ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
-        missing = [token for token, known in self.ids.items() if known is None]
+        known = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+        missing = [token for token, number in known.items() if number is None]
         if missing:
             raise ValueError(f"the tokenizer lacks {len(missing)} of the special tokens, such as {missing[0]!r}")
-        self._names = {known: token for token, known in self.ids.items()}
+        self.ids = {token: number for token, number in known.items() if number is not None}
+        self._names = {number: token for token, number in self.ids.items()}
         self.end = self.ids["<end>"]
         self._plain = lru_cache(maxsize=65536)(self._encode)
 
@@ -388,7 +429,9 @@ class TinyUser:
 
         folder = Path(folder)
         if model is None and not (folder / "model.safetensors").exists():
-            raise FileNotFoundError(f"no ugst-tiny model at {folder}: expected model.safetensors, config.json and tokenizer.json")
+            raise FileNotFoundError(
+                f"no ugst-tiny model at {folder}: expected model.safetensors, config.json and tokenizer.json"
+            )
         if model is None:
             model = AutoModelForCausalLM.from_pretrained(
                 folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
@@ -413,7 +456,10 @@ class TinyUser:
             temperature=self.temperature,
             top_p=self.top_p,
         )
-        replies = [UserReply("", error=f"the conversation is longer than the model can read ({longest} tokens)") for _ in requests]
+        replies = [
+            UserReply("", error=f"the conversation is longer than the model can read ({longest} tokens)")
+            for _ in requests
+        ]
         for k, ids in zip(fits, outputs, strict=True):
             replies[k] = self.codec.read(ids, requests[k].goal)
         return replies

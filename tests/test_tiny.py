@@ -1,0 +1,147 @@
+"""The shipped model: what its prompt says, what its tokens become, and how it plays the user."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from ugst_env.dialogue.understanding import Vocabulary
+from ugst_env.envs.episode import Episode
+from ugst_env.goals.generator import challenge, goal_source
+from ugst_env.metrics import alignment, converse
+from ugst_env.tracking.verifiable import VerifiableTracker
+from ugst_env.training.clerks import clerk_act
+from ugst_env.users.scripted import ScriptedUser
+from ugst_env.users.tiny import SHIPPED, Codec, TinyUser
+from ugst_env.world.database import World
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return Codec(Tokenizer.from_file(str(SHIPPED / "tokenizer.json")))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> TinyUser:
+    return TinyUser()
+
+
+@pytest.fixture(scope="module")
+def episodes(world: World) -> list[Episode]:
+    """Conversations of the scripted user about training goals."""
+    vocabulary, rng = Vocabulary.from_world(world), random.Random(3)
+    source = goal_source("challenge:train", world)
+    return converse(
+        ScriptedUser(world, vocabulary), [source(rng) for _ in range(40)], VerifiableTracker(world), vocabulary
+    )
+
+
+def test_package_is_small() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 15 * 2**20
+
+
+def test_words_survive_the_tokens(codec: Codec, episodes: list[Episode]) -> None:
+    """Every reply comes back as it was said, up to capital letters inside sentences."""
+    for episode in episodes:
+        handles = codec.handles(episode.goal)
+        for turn in episode.conversation.turns:
+            back = codec.read(codec.reply(turn.user, handles, end=False), episode.goal)
+            assert back.error is None
+            assert back.text.lower() == turn.user.lower()
+
+
+def test_prompt_grows_only_at_its_end(codec: Codec, world: World) -> None:
+    vocabulary = Vocabulary.from_world(world)
+    user, tracker, rng = ScriptedUser(world, vocabulary), VerifiableTracker(world), random.Random(0)
+    for k, goal in enumerate(challenge("val", world)[:10]):
+        episode = Episode(goal, tracker, vocabulary, seed=k)
+        before: list[int] = []
+        over = False
+        while not over:
+            prompt = codec.prompt(episode.request(), trace=False)
+            assert prompt[: len(before)] == before
+            before = prompt
+            over = episode.hear(user.reply([episode.request()])[0]).over
+            if not over:
+                act = clerk_act({"competent": 1.0}, episode.belief, world, rng, turn=episode.turn, max_turns=10)
+                over = episode.act(act).over
+
+
+@pytest.mark.parametrize("text", ["<end>", "<bye><end>", "<v0>", "<user> hello <agent>", "\u0000<state>\u202e", "<|im_start|>"])
+def test_text_is_never_a_control_token(codec: Codec, world: World, text: str) -> None:
+    goal = challenge("val", world)[0]
+    ids = codec.agent(text, codec.handles(goal))
+    control = {codec.ids[token] for token in ("<end>", "<bye>", "<user>", "<state>", "<v0>")}
+    assert ids[0] == codec.ids["<agent>"]
+    assert not control & set(ids[1:])
+
+
+def test_unfinished_and_empty_replies_are_errors(codec: Codec, world: World) -> None:
+    goal = challenge("val", world)[0]
+    handles = codec.handles(goal)
+    whole = codec.reply("I need a train.", handles, end=False)
+    assert codec.read(whole[:-1], goal).error is not None
+    assert codec.read([codec.end], goal).error is not None
+    assert codec.read(whole, goal).error is None
+
+
+def test_names_never_seen_are_copied(codec: Codec, world: World) -> None:
+    """A value that no training conversation holds comes back letter by letter."""
+    from dataclasses import replace
+
+    goal = challenge("val", world)[0]
+    objective = goal.objectives[0]
+    want = next(part for part in objective.requirements if hasattr(part, "value"))
+    strange = replace(want, value="zyxwv qqj")
+    other = replace(
+        goal, objectives=(replace(objective, requirements=(strange, *objective.requirements[1:])), *goal.objectives[1:])
+    )
+    ids = codec.reply("Something like zyxwv qqj, please.", codec.handles(other), end=False)
+    assert "zyxwv qqj" in codec.read(ids, other).text.lower()
+    assert len(ids) < 12
+
+
+def test_same_replies_alone_and_in_a_batch(tiny: TinyUser, world: World) -> None:
+    vocabulary, tracker = Vocabulary.from_world(world), VerifiableTracker(world)
+    goals = challenge("val", world)[:12]
+    alone = converse(tiny, goals, tracker, vocabulary, batch=1, seed=5)
+    together = converse(tiny, goals, tracker, vocabulary, batch=12, seed=5)
+    assert [e.conversation for e in alone] == [e.conversation for e in together]
+
+
+def test_aligned_with_steering(tiny: TinyUser, world: World) -> None:
+    """A guard against a broken model or prompt; benchmarks/tiny_user.py measures it properly."""
+    vocabulary = Vocabulary.from_world(world)
+    goals = challenge("val", world)[:40]
+    found = alignment(converse(tiny, goals, VerifiableTracker(world), vocabulary, seed=1))
+    assert found.mean > 0.8
+    assert found.outcomes.get("model_error", 0) <= 2
+
+
+def test_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+        TinyUser(tmp_path / "nowhere")
+
+
+def test_training_runs_and_resumes(tmp_path: Path, world: World) -> None:
+    from ugst_env.training.tiny import Setting, TinyConfig, read_shards, train, train_tokenizer, write_shards
+
+    config = TinyConfig(conversations=12, shard=6, tokens=6000, batch_tokens=2048, hidden=32, layers=1, heads=2, intermediate=64)
+    setting = Setting.default()
+    tokenizer = train_tokenizer(setting, config, samples=12)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    codec = Codec(tokenizer)
+    write_shards(setting, config, codec, tmp_path / "data", worker=0, workers=2)
+    assert len(list((tmp_path / "data").glob("*.npz"))) == 1
+    write_shards(setting, config, codec, tmp_path / "data")
+    first = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    write_shards(setting, config, codec, tmp_path / "data")
+    assert first == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    assert all(mask.any() for _, mask in read_shards(tmp_path / "data", longest=2048))
+    train(config, tmp_path, resume=False)
+    train(TinyConfig(**{**config.__dict__, "tokens": 9000}), tmp_path, resume=True)
+    replies = TinyUser(tmp_path / "model").reply([])
+    assert replies == []
