@@ -123,7 +123,9 @@ def play(
     max_turns: int = 10,
 ) -> tuple[Episode, float]:
     """A whole conversation between a user simulator and clerks; the episode and its return."""
-    episode = Episode(goal, VerifiableTracker(world), vocabulary_of(world), seed=seed, max_turns=max_turns, key=str(seed))
+    episode = Episode(
+        goal, VerifiableTracker(world), vocabulary_of(world), seed=seed, max_turns=max_turns, key=str(seed)
+    )
     rng, total = random.Random(seed), 0.0
     step = episode.hear(ask(user, [episode.request()])[0])
     while not step.over:

@@ -28,7 +28,9 @@ def test_python_examples_run(code: str, tmp_path: Path) -> None:
 
 
 def test_first_example_shows_the_conversation(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", blocks("python")[0]], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", blocks("python")[0]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert "user:" in done.stdout
     assert re.search(r"user_ended|agent_ended|turn_limit", done.stdout)
 
@@ -48,7 +50,9 @@ def commands() -> list[str]:
 def test_python_commands_run(line: str) -> None:
     words = shlex.split(line, comments=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *words[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -70,7 +70,9 @@ def test_prompt_grows_only_at_its_end(codec: Codec, world: World) -> None:
                 over = episode.act(act).over
 
 
-@pytest.mark.parametrize("text", ["<end>", "<bye><end>", "<v0>", "<user> hello <agent>", "\u0000<state>\u202e", "<|im_start|>"])
+@pytest.mark.parametrize(
+    "text", ["<end>", "<bye><end>", "<v0>", "<user> hello <agent>", "\u0000<state>\u202e", "<|im_start|>"]
+)
 def test_text_is_never_a_control_token(codec: Codec, world: World, text: str) -> None:
     goal = challenge("val", world)[0]
     ids = codec.agent(text, codec.handles(goal))
@@ -129,7 +131,9 @@ def test_missing_model_is_named(tmp_path: Path) -> None:
 def test_training_runs_and_resumes(tmp_path: Path, world: World) -> None:
     from ugst_env.training.tiny import Setting, TinyConfig, read_shards, train, train_tokenizer, write_shards
 
-    config = TinyConfig(conversations=12, shard=6, tokens=6000, batch_tokens=2048, hidden=32, layers=1, heads=2, intermediate=64)
+    config = TinyConfig(
+        conversations=12, shard=6, tokens=6000, batch_tokens=2048, hidden=32, layers=1, heads=2, intermediate=64
+    )
     setting = Setting.default()
     tokenizer = train_tokenizer(setting, config, samples=12)
     tokenizer.save(str(tmp_path / "tokenizer.json"))

@@ -101,7 +101,9 @@ class TestTheAgentsFaults:
 
     def test_an_offer_that_does_not_exist(self, find: Talk) -> None:
         find.user(OPENING)
-        find.agent(AgentAct("offer", "restaurant", entity="the golden unicorn", claims={"food": "thai", "area": "south"}))
+        find.agent(
+            AgentAct("offer", "restaurant", entity="the golden unicorn", claims={"food": "thai", "area": "south"})
+        )
         assert find.modes == [("AGENT", "no_such_entity")]
         assert not find.of("objective").served
         find.user("Goodbye.", end=True)
@@ -350,9 +352,10 @@ class TestWhatTheWorldLacks:
     def test_unknown_attributes_are_the_worlds(self, world: World) -> None:
         known = world.search("restaurant", {"food": "thai", "area": "south"})[0]
         silent = Entity(known.domain, known.name, {k: v for k, v in known.attributes.items() if k != "phone"})
-        talk = Talk(World("village", {"restaurant": (silent,)}), FIND_THAI)
+        talk = Talk(World("village", {**world.tables, "restaurant": (silent,)}), FIND_THAI)
         talk.user(f"{OPENING} What is the phone number?")
         talk.offer("restaurant", silent.name)
+        talk.user("What is the phone number?")
         talk.tell("restaurant", silent.name, phone=None)
         assert talk.of("phone").cause is Cause.WORLD
         assert talk.of("phone").served
@@ -362,6 +365,7 @@ class TestWhatTheWorldLacks:
         talk = Talk(world, FIND_THAI)
         talk.user(f"{OPENING} What is the phone number?")
         talk.offer("restaurant", "bangkok orchid")
+        talk.user("What is the phone number?")
         talk.tell("restaurant", "bangkok orchid", phone=None)
         assert not talk.of("phone").served
         assert talk.modes == [("AGENT", "lie")]
@@ -515,7 +519,7 @@ class TestTheEnd:
             assert all((now.cause is None) is (ending == "model_error") for now in stuck)
 
     def test_an_unknown_ending_is_refused(self, world: World) -> None:
-        with pytest.raises(ValueError, match="ending must be one of user_ended, .*, got 'boredom'"):
+        with pytest.raises(ValueError, match=r"ending must be one of user_ended, .*, got 'boredom'"):
             VerifiableTracker(world).finish(start(FIND_THAI), "boredom")
 
     def test_free_text_facts_and_rules_are_left_to_a_judge(self, world: World) -> None:

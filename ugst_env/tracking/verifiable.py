@@ -211,6 +211,8 @@ class VerifiableTracker:
             index = _objective(track.goal, act.domain)
             if act.kind not in ("inform", "negate", "request", "book") or act.domain not in DOMAINS:
                 continue
+            if index is None and act.value == DONTCARE:
+                continue  # It only lets a question pass.
             if index is None:
                 track = _note(
                     track, Cause.USER, "invention", f"{act.kind} about {act.domain}, which is not in the goal"
@@ -228,7 +230,9 @@ class VerifiableTracker:
             ):
                 # "I need a hotel" raises the domain with the very word for one of its types.
                 track = self._stated(track, index, replace(act, slot="type"))
-        news = track.state != before.state or track.stated != before.stated
+        news = track.state != before.state or any(
+            set(values) - set(before.stated.get(key, ())) for key, values in track.stated.items()
+        )
         return self._settle(replace(track, news=news))
 
     @staticmethod
@@ -356,7 +360,13 @@ class VerifiableTracker:
 
     def _moved(self, before: Tracked, after: Tracked, act: AgentAct, index: int | None) -> bool:
         """Whether an agent's turn was worth it: it served something, asked what the goal knows, or reported truly."""
-        if after.state != before.state or after.refused != before.refused or after.told != before.told:
+        if after.state != before.state or after.refused != before.refused:
+            return True
+        if act.kind in ("offer", "offer_next") and act.domain is not None:
+            entity = self.world.find(act.domain, act.entity) if act.entity else None
+            fresh = after.offered.get(act.domain) != before.offered.get(act.domain)
+            return entity is not None and fresh and _matches(self.world, entity, self._insisted(before, act.domain))
+        if act.kind in ("inform_requested", "book") and after.told != before.told:
             return True
         if act.kind == "request" and index is not None and act.domain is not None:
             known = any(want.slot == act.slot for _, want in _wants(after.goal, index))
@@ -482,11 +492,19 @@ class VerifiableTracker:
             return True
         return self.world.unavailable(entity, booking) is None
 
+    @staticmethod
+    def _insisted(track: Tracked, domain: str) -> dict[str, str]:
+        """The newest value of everything that the user asked for without hedging it."""
+        return {
+            slot: values[-1]
+            for (d, slot), values in track.stated.items()
+            if d == domain and slot in INFORMABLE[domain] and (domain, slot) not in track.soft
+        }
+
     def _as_said(self, track: Tracked, domain: str, entity: Entity, booking: Mapping[str, str]) -> bool:
         """Whether a booking is what the user's newest words ask for."""
         newest = {slot: values[-1] for (d, slot), values in track.stated.items() if d == domain}
-        hard = {s: v for s, v in newest.items() if s in INFORMABLE[domain] and (domain, s) not in track.soft}
-        return _matches(self.world, entity, hard) and all(newest.get(slot) == booking.get(slot) for slot in booking)
+        return _matches(self.world, entity, self._insisted(track, domain)) and all(newest.get(slot) == booking.get(slot) for slot in booking)
 
     def _right_booking(self, track: Tracked, index: int) -> bool:
         domain = track.goal.objectives[index].domain
@@ -620,7 +638,7 @@ class VerifiableTracker:
         if status in (Status.INCOMPLETE, Status.MISALIGNED) or self._untold(track, component):
             kept_waiting = (ending == "turn_limit" and stalled) or (ending == "user_ended" and domain in track.deceived)
             return Cause.AGENT if kept_waiting else Cause.USER
-        if domain in track.blocked or self._unspoken_switch(track, component, domain):
+        if domain in track.blocked or (not stalled and self._unspoken_switch(track, component, domain)):
             return Cause.USER
         if ending == "turn_limit":
             return Cause.AGENT

@@ -33,7 +33,7 @@ from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.clerks import clerk_act
 from ugst_env.users.protocol import UserReply
 from ugst_env.users.scripted import DRIFT_MODES, ScriptedUser
-from ugst_env.users.tiny import SPECIAL_TOKENS, Codec, TinyUser
+from ugst_env.users.tiny import SPECIAL_TOKENS, Codec, TinyUser, topic_of
 from ugst_env.world.database import World
 
 
@@ -77,7 +77,7 @@ class TinyConfig:
     heads: int = 6
     intermediate: int = 512
     tokens: int = 11_000_000
-    batch_tokens: int = 4096
+    batch_tokens: int = 3072
     learning_rate: float = 2e-3
     warmup: int = 200
     minutes: float = 120.0
@@ -148,12 +148,14 @@ def encode(
         ids.extend(piece)
         learnt.extend([learn] * len(piece))
 
+    topic: str | None = None
     for index, (reply, stray) in enumerate(replies):
         state = episode.shown[index]
         if steering:
             add(codec.state(state, left=MAX_TURNS - index))
         add([codec.ids["<user>"]])
-        words = codec.reply(reply.text, handles, end=reply.end)
+        topic = topic_of(reply.text, topic)
+        words = codec.reply(reply.text, handles, topic, end=reply.end)
         if trace_turn == index:
             add(codec.trace(state, _planned(reply), left=MAX_TURNS - index), True)
             add(words, True)
@@ -164,7 +166,8 @@ def encode(
         agent = episode.conversation.turns[index].agent
         if agent is None:
             break
-        add(codec.agent(agent, handles))
+        topic = topic_of(agent, topic)
+        add(codec.agent(agent, handles, topic))
     return ids, learnt
 
 
@@ -320,7 +323,6 @@ def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> A
     pad = tokenizer.token_to_id("<pad>") or 0
     model = build_model(config, tokenizer).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
-    sequences = read_shards(out / "data", longest=min(2048, config.batch_tokens))
     checkpoint = out / "checkpoint.pt"
     seen = step = epoch = 0
     if resume and checkpoint.exists():
@@ -349,6 +351,8 @@ def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> A
     try:
         late = False
         while seen < config.tokens and not late:
+            # Read anew each time, so that training can begin while conversations are still being written.
+            sequences = read_shards(out / "data", longest=min(2048, config.batch_tokens))
             rng = np.random.default_rng((config.seed, epoch))
             epoch += 1
             groups = list(batches(sequences, config.batch_tokens // workers, rng))

@@ -92,6 +92,16 @@ def _knows(task: _Task, want: Want, now: ComponentState, answers: Mapping[str, s
     return slot in answers or any(ask.slot == slot and state.served for _, ask, state in task.asks)
 
 
+def _raised(request: UserRequest) -> set[str]:
+    """The domains that the user has raised so far."""
+    assert request.state is not None
+    return {
+        component.content.domain
+        for component, now in request.state.items()
+        if isinstance(component.content, Objective) and now.status is not Status.INCOMPLETE
+    }
+
+
 def _wanted(objective: Objective) -> set[str]:
     return {part.slot for part in (*objective.requirements, *objective.preferences) if isinstance(part, Want)}
 
@@ -175,12 +185,12 @@ class ScriptedUser:
         left = request.max_turns - request.turn
         room = max(1, min(bound.max_things, self._pace(rng, open_tasks, left)))
         things = list(answer)
+        # To turn a booking down neither states a wish nor asks for anything.
+        taken = sum(thing.kind != "no_booking" for thing in things)
         if "misprioritise" in drifting and request.turn > 0 and task is not None and (said := _said(task)):
             things += [rng.choice(said)]
-        elif task is not None and len(things) < room:
-            things += self._pursue(
-                task, act, request, rng, room - len(things), already={(t.domain, t.slot) for t in things}
-            )
+        elif task is not None and taken < room:
+            things += self._pursue(task, act, request, rng, room - taken, already={(t.domain, t.slot) for t in things})
         withheld = bound.withheld | (bound.not_first if request.turn == 0 else frozenset())
         asked = act.slot if act is not None and act.kind == "request" else None
         told = {
@@ -412,6 +422,9 @@ class ScriptedUser:
         act = request.agent_act
         requested = (act.domain, act.slot) if act and act.kind == "request" and act.domain and act.slot else None
         context = Context(domain=self._domain(request), requested=requested, offered=act.entity if act else None)
+        # After "anything else?" it is safer to name what is meant, unless only one thing was spoken of.
+        named = act is not None and act.domain is not None
+        topic = context.domain if named or len(_raised(request)) < 2 else None
         # Who cares whether it is a hotel or a guesthouse does not call any place to stay a hotel.
         picky = any(o.domain == "hotel" and "type" in _wanted(o) for o in request.goal.objectives)
         says_type = sum(thing.domain == "hotel" and thing.slot == "type" for thing in plan.things)
@@ -425,7 +438,7 @@ class ScriptedUser:
                 plan.things,
                 act,
                 rng,
-                topic=context.domain,
+                topic=topic,
                 opening=request.turn == 0,
                 brief=attempt >= WORDING_TRIES // 2,
             )
@@ -448,9 +461,7 @@ class ScriptedUser:
                 best, best_score = text, score
             if score >= 1.0:
                 break
-        return best or put_into_words(
-            plan.things, act, rng, topic=context.domain, opening=request.turn == 0, brief=True
-        )
+        return best or put_into_words(plan.things, act, rng, topic=topic, opening=request.turn == 0, brief=True)
 
     def _domain(self, request: UserRequest) -> str | None:
         """The domain that was spoken of last."""

@@ -1,25 +1,26 @@
-"""`ugst-tiny`, the language model that ships with the package: how it reads a conversation and how its tokens become words.
+"""`ugst-tiny`, the language model that ships with the package: its prompt, and how its tokens become words.
 
 The prompt is short and grows only at its end, so that keys and values are re-used from turn to turn::
 
     <steer><plain>                                    with the goal state, without a reasoning trace
     <fact.mood> cheerful <policy.max_words> 12        profile and policy
-    <restaurant.book> <req><restaurant.food> <v0> ... objectives; <v0> is a value of the goal
-    <state> <t10> <restaurant.food> <INC> <v0> ...    S_0
-    <user> I would like some <v0> food. <end>         u_1
+    <restaurant.book> <req> <restaurant.food> ...     objectives
+    <state> <t10> <restaurant.food> <INC> ...         S_0
+    <user> i would like <=restaurant.food> food <end> u_1
     <agent> how about ...                             a_1
     <state> ...                                       S_1
     <user>                                            the model goes on from here
 
-Every distinct value of the goal is a *copy token* ``<v0>`` .. ``<v31>``, in the goal, in what the agent says, and in what the model
-says; the runtime puts the value in its place. Letter case is one token per message.
+A value of the goal is a *copy token*, such as ``<=restaurant.food>``, wherever it stands: in what the user said, in what the
+agent said, and in what the model says. The runtime puts the value in its place, so the model copies names that it never
+saw, and reads off the agent's words whether they name the goal's value or another. Letter case is one token per message.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,11 +45,9 @@ from ugst_env.goal import (
 from ugst_env.goals.policies import KINDS as POLICY_KINDS
 from ugst_env.goals.policies import Utterance, comply, make_rule
 from ugst_env.goals.profiles import KINDS as FACT_KINDS
-from ugst_env.tracking.verifiable import in_force
 from ugst_env.users.protocol import UserReply, UserRequest
 from ugst_env.world.ontology import ASKABLE_SLOTS, BELIEF_SLOTS, DOMAINS
 
-COPY_TOKENS = tuple(f"<v{k}>" for k in range(32))
 TURN_TOKENS = tuple(f"<t{k}>" for k in range(21))
 _MODES = ("<steer>", "<free>", "<plain>", "<trace>")
 _MARKS = (
@@ -72,7 +71,19 @@ _STATUS = {
     Status.ALIGNED: "<ALI>",
     Status.MISALIGNED: "<MIS>",
 }
+_OPEN_FACTS = ("name", "home_town", "party_size")
+# Rules whose value is a phrase to be said word for word.
+_PHRASE_RULES = (
+    "say_word", "ask_with", "open_with", "close_with", "sign_name", "address_as", "greet_with", "leave_with",
+)  # fmt: skip
+COPY_TOKENS = (
+    *(f"<=fact.{kind}>" for kind in _OPEN_FACTS),
+    *(f"<=policy.{kind}>" for kind in _PHRASE_RULES),
+    *(f"<={domain}.{slot}>" for domain, slot in BELIEF_SLOTS),
+    *(f"<={domain}.{slot}.else>" for domain, slot in BELIEF_SLOTS),
+)
 _REFERENCES = tuple((domain, "reference") for domain in DOMAINS)
+_COPY_SET = frozenset(COPY_TOKENS)
 SPECIAL_TOKENS = (
     *_MARKS,
     *_MODES,
@@ -87,18 +98,6 @@ SPECIAL_TOKENS = (
     *(f"<ask.{domain}.{slot}>" for domain, slot in (*ASKABLE_SLOTS, *_REFERENCES)),
 )
 
-# Rules whose value is a phrase to be said word for word.
-_PHRASE_RULES = (
-    "say_word",
-    "ask_with",
-    "open_with",
-    "close_with",
-    "sign_name",
-    "address_as",
-    "greet_with",
-    "leave_with",
-)
-_OPEN_FACTS = ("name", "home_town", "party_size")
 _NO_DIGITS = make_rule("no_digits", "all")
 
 
@@ -113,55 +112,85 @@ _ONE = re.compile(r"\b(?:" + "|".join(_PLURALS) + r")\b")
 
 @dataclass(frozen=True)
 class Handles:
-    """The copy tokens of one goal: which values they stand for, and the pattern that finds the values in a text."""
+    """The copy tokens of one goal.
 
-    values: tuple[str, ...]
+    Parameters
+    ----------
+    values
+        What each token stands for.
+    forms
+        Which tokens a piece of text may stand for, as (token, whether it is spelt out in words), by its lower-case form.
+    pattern
+        Finds such pieces in a lower-case text; None where there are none.
+    """
+
+    values: Mapping[str, str]
+    forms: Mapping[str, tuple[tuple[str, bool], ...]]
     pattern: re.Pattern[str] | None
-    tokens: dict[str, str]
-
-    def token(self, value: str) -> str | None:
-        return self.tokens.get(value.lower())
 
 
-NO_HANDLES = Handles((), None, {})
+NO_HANDLES = Handles({}, {}, None)
 
 
 @lru_cache(maxsize=4096)
 def handles_of(goal: UserGoal) -> Handles:
-    """Assign a copy token to every distinct value of a goal, in the order of its components."""
-    values: list[str] = []
+    """The copy tokens of a goal's values. Yes and no are no names, and stay words."""
+    values: dict[str, str] = {}
+    for fact in goal.profile:
+        if fact.kind in _OPEN_FACTS:
+            values[f"<=fact.{fact.kind}>"] = fact.value
+    for rule in goal.policy:
+        if rule.kind in _PHRASE_RULES:
+            values[f"<=policy.{rule.kind}>"] = rule.value
+    for objective in goal.objectives:
+        for want in (*objective.requirements, *objective.preferences):
+            if isinstance(want, Want) and want.value not in ("yes", "no"):
+                values[f"<={objective.domain}.{want.slot}>"] = display(want.slot, want.value)
+                if want.otherwise is not None:
+                    values[f"<={objective.domain}.{want.slot}.else>"] = display(want.slot, want.otherwise)
+    forms: dict[str, list[tuple[str, bool]]] = {}
     spell_out = any(rule.kind == "no_digits" for rule in goal.policy)
+    for token, value in values.items():
+        forms.setdefault(value.lower(), []).append((token, False))
+        spelt = _in_words(value).lower()
+        if spell_out and spelt != value.lower():
+            forms.setdefault(spelt, []).append((token, True))
+    any_form = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+    pattern = re.compile(rf"(?<![\w:.])(?:{any_form})(?![\w:]|\.\d)") if forms else None
+    return Handles(values, {form: tuple(tokens) for form, tokens in forms.items()}, pattern)
 
-    def add(value: str | None) -> None:
-        if (
-            value
-            and value not in ("yes", "no")
-            and value.lower() not in (v.lower() for v in values)
-            and len(values) < len(COPY_TOKENS)
-        ):
-            values.append(value)
 
-    for component in goal.components:
-        content = component.content
-        if (isinstance(content, Fact) and content.kind in _OPEN_FACTS) or (
-            isinstance(content, Rule) and content.kind in _PHRASE_RULES
-        ):
-            add(content.value)
-        elif isinstance(content, Want):
-            add(display(content.slot, content.value))
-            add(display(content.slot, content.otherwise) if content.otherwise else None)
-    tokens = {value.lower(): COPY_TOKENS[k] for k, value in enumerate(values)}
-    forms = dict(tokens)
-    if spell_out:
-        for value in values:
-            spelt = _in_words(value).lower()
-            if spelt != value.lower():
-                forms.setdefault(spelt, f"<words>{tokens[value.lower()]}")
-    longest_first = sorted(forms, key=len, reverse=True)
-    pattern = (
-        re.compile(r"(?<![\w:.])(?:" + "|".join(map(re.escape, longest_first)) + r")(?![\w:]|\.\d)") if forms else None
+_TOPIC_WORDS = {
+    "attraction": ("attraction", "visit", "museum", "park", "entrance"),
+    "hotel": ("hotel", "guesthouse", "stay", "accommodation", "nights", "night", "room", "guests"),
+    "restaurant": ("restaurant", "food", "table", "eat", "dine", "cuisine", "eating"),
+    "train": ("train", "ticket", "tickets", "travel", "leaving", "station", "journey", "depart"),
+}
+_TOPIC = {word: domain for domain, words in _TOPIC_WORDS.items() for word in words}
+_CUES = {
+    **dict.fromkeys(("people", "person", "guests", "tickets", "ticket"), "people"),
+    **dict.fromkeys(("nights", "night"), "stay"),
+    **dict.fromkeys(("stars", "star"), "stars"),
+}
+
+
+def topic_of(text: str, before: str | None) -> str | None:
+    """The domain that a text speaks of last, by its words; `before` where it names none."""
+    topics = [_TOPIC[word] for word in re.findall(r"[a-z]+", text.lower()) if word in _TOPIC]
+    return topics[-1] if topics else before
+
+
+def _best_token(tokens: Sequence[tuple[str, bool]], topic: str | None, following: str) -> tuple[str, bool]:
+    """Which of several tokens with the same value a piece of text stands for: by the topic, then by the word behind it."""
+    cue = _CUES.get((re.match(r"\W*([a-z]*)", following) or ["", ""])[1])
+    return min(
+        tokens,
+        key=lambda pair: (
+            topic is None or not pair[0].startswith(f"<={topic}."),
+            cue is None or not pair[0].startswith(f"<={topic}.{cue}"),
+            pair[0].endswith(".else>"),
+        ),
     )
-    return Handles(tuple(values), pattern, forms)
 
 
 class Codec:
@@ -197,19 +226,22 @@ class Codec:
     def _specials(self, *tokens: str) -> list[int]:
         return [self.ids[token] for token in tokens]
 
-    def words(self, text: str, handles: Handles) -> list[int]:
-        """Token ids of a text, the goal's values in it as copy tokens. Angle brackets are dropped, so no text is a control token."""
+    def words(self, text: str, handles: Handles, topic: str | None = None) -> list[int]:
+        """Token ids of a text, the goal's values in it as copy tokens.
+
+        Angle brackets are dropped, so no text is a control token.
+        """
         # A copy token does not tell whether it is 1: number agreement is left to `read`.
         text = _ONE.sub(lambda m: _PLURALS[m[0]], " ".join(text.lower().replace("<", " ").replace(">", " ").split()))
         ids: list[int] = []
         at = 0
-        if handles.pattern is not None:
-            for match in handles.pattern.finditer(text):
-                before = text[at : match.start()].rstrip()
-                if before:
-                    ids += self._plain(before if at else " " + before)
-                ids += [self.ids[token] for token in re.findall(r"<\w+>", handles.tokens[match[0]])]
-                at = match.end()
+        for match in handles.pattern.finditer(text) if handles.pattern is not None else ():
+            before = text[at : match.start()].rstrip()
+            if before:
+                ids += self._plain(before if at else " " + before)
+            token, spelt = _best_token(handles.forms[match[0]], topic, text[match.end() : match.end() + 12])
+            ids += self._specials("<words>", token) if spelt else self._specials(token)
+            at = match.end()
         rest = text[at:]
         if rest:
             ids += self._plain(rest if at else " " + rest)
@@ -221,13 +253,18 @@ class Codec:
         ids = self._specials("<steer>" if steering else "<free>", "<trace>" if trace else "<plain>")
         for fact in goal.profile:
             if fact.kind != "text":
-                ids += [*self._specials(f"<fact.{fact.kind}>"), *self.words(fact.value, handles)]
+                ids += [*self._specials(f"<fact.{fact.kind}>"), *self._value(f"<=fact.{fact.kind}>", fact.value, handles)]
         for rule in goal.policy:
             if rule.kind != "text":
-                ids += [*self._specials(f"<policy.{rule.kind}>"), *self.words(rule.value, handles)]
+                token = f"<=policy.{rule.kind}>"
+                ids += [*self._specials(f"<policy.{rule.kind}>"), *self._value(token, rule.value, handles)]
         for objective in goal.objectives:
             ids += self._objective(objective, handles)
         return ids
+
+    def _value(self, token: str, value: str, handles: Handles) -> list[int]:
+        """A value in the goal: nothing where it has a copy token, which its slot names already; else its words."""
+        return [] if token in handles.values else list(self._plain(" " + value.lower()))
 
     def _objective(self, objective: Objective, handles: Handles) -> list[int]:
         ids = self._specials(f"<{objective.domain}.{objective.action}>")
@@ -236,39 +273,36 @@ class Codec:
                 if isinstance(part, Ask):
                     ids += self._specials(f"<ask.{objective.domain}.{part.slot}>")
                     continue
-                ids += [*self._specials(group, f"<{objective.domain}.{part.slot}>"), *self.words(part.value, handles)]
+                token = f"<={objective.domain}.{part.slot}>"
+                ids += self._specials(group, f"<{objective.domain}.{part.slot}>")
+                ids += self._value(token, part.value, handles)
                 if part.otherwise is not None and part.condition is not None:
                     slot, _, value = part.condition.partition("=")
                     ids += self._specials("<if>")
-                    if part.condition == "no_match":
-                        ids += self._specials("<nomatch>")
-                    elif (token := f"<{objective.domain}.{slot}>") in self.ids:
-                        ids += [*self._specials(token), *self.words(value, handles)]
-                    else:
-                        ids += self.words(f"{slot} {value}", handles)
-                    ids += [*self._specials("<else>"), *self.words(part.otherwise, handles)]
+                    ids += self._specials("<nomatch>") if slot == "no_match" else self._plain(f" {slot} {value}")
+                    ids += self._specials("<else>")
+                    ids += self._value(token.replace(">", ".else>"), part.otherwise, handles)
         return ids
 
     def state(self, state: GoalState, *, left: int) -> list[int]:
-        """Token ids of a goal state with `left` user turns left: every status, and the value in force where it is still needed.
+        """Token ids of a goal state with `left` user turns left: every status, and the value in force while it is needed.
 
         An objective that nobody has touched yet, or that is served in all its parts, is told by its own status alone.
         """
-        handles = self.handles(state.goal)
         ids = self._specials("<state>", TURN_TOKENS[min(left, len(TURN_TOKENS) - 1)])
         rows = list(state.items())
         for component, now in rows:
             if component.objective is None:
-                ids += self._status(state.goal, component, now, handles)
+                ids += self._status(state.goal, component, now)
         for index in range(len(state.goal.objectives)):
             parts = [(c, now) for c, now in rows if c.objective == index]
             untouched = all(now == ComponentState(START[c.category]) for c, now in parts)
             settled = all(now.served for _, now in parts)
             for component, now in parts[:1] if untouched or settled else parts:
-                ids += self._status(state.goal, component, now, handles)
+                ids += self._status(state.goal, component, now)
         return ids
 
-    def _status(self, goal: UserGoal, component: Component, now: ComponentState, handles: Handles) -> list[int]:
+    def _status(self, goal: UserGoal, component: Component, now: ComponentState) -> list[int]:
         content = component.content
         if isinstance(content, (Fact, Rule)):
             kind = "fact" if isinstance(content, Fact) else "policy"
@@ -282,18 +316,19 @@ class Codec:
             ids = self._specials(f"<ask.{domain}.{content.slot}>", _STATUS[now.status])
         else:
             ids = self._specials(f"<{domain}.{content.slot}>", _STATUS[now.status])
-            if not now.served and not now.user_fault:
-                return [*ids, *self.words(in_force(content, switched=now.switched), handles)]
+            if now.switched:
+                ids += self._specials("<else>")
         if now.user_fault:
             ids += self._specials("<fault>")
         elif now.served and now.status is not Status.COMPLETE:
             ids += self._specials("<served>")
         return ids
 
-    def agent(self, text: str, handles: Handles) -> list[int]:
-        return [self.ids["<agent>"], *self.words(text[:400], handles)]
+    def agent(self, text: str, handles: Handles, topic: str | None = None) -> list[int]:
+        """Token ids of what the agent said."""
+        return [self.ids["<agent>"], *self.words(text[:400], handles, topic)]
 
-    def reply(self, text: str, handles: Handles, *, end: bool) -> list[int]:
+    def reply(self, text: str, handles: Handles, topic: str | None = None, *, end: bool) -> list[int]:
         """Token ids of a user reply, up to and with ``<end>``."""
         ids = []
         if any(c.isalpha() for c in text):
@@ -301,16 +336,15 @@ class Codec:
                 ids += self._specials("<upper>")
             elif text == text.lower() and _sentence_case(text) != text:
                 ids += self._specials("<lower>")
-        ids += self.words(text, handles)
+        ids += self.words(text, handles, topic)
         return [*ids, *self._specials(*(("<bye>",) if end else ()), "<end>")]
 
     def trace(self, state: GoalState, things: Iterable[tuple[str, str, str]], *, left: int) -> list[int]:
-        """Token ids of a reasoning trace: what is open, what to say now with the turns that are left, and the rules to keep."""
+        """Token ids of a reasoning trace: what is open, what to say with the turns that are left, the rules to keep."""
         ids = self._specials("<think>")
-        handles = self.handles(state.goal)
         for component, now in state.items():
             if component.objective is not None and not now.served and not now.user_fault:
-                ids += self._status(state.goal, component, now, handles)
+                ids += self._status(state.goal, component, now)
         ids += self._specials(TURN_TOKENS[min(left, len(TURN_TOKENS) - 1)])
         for kind, domain, slot in things:
             token = f"<ask.{domain}.{slot}>" if kind == "ask" else f"<{domain}.{slot}>"
@@ -325,6 +359,7 @@ class Codec:
         steering = request.state is not None
         handles = self.handles(request.goal)
         ids = self.goal(request.goal, steering=steering, trace=trace)
+        topic: str | None = None
         for index in range(request.turn + 1):
             if steering:
                 state = request.states[index] if index < len(request.states) else request.state
@@ -333,12 +368,14 @@ class Codec:
             ids.append(self.ids["<user>"])
             if index < request.turn:
                 turn = request.conversation.turns[index]
-                ids += self.reply(turn.user, handles, end=False)
-                ids += self.agent(turn.agent or "", handles)
+                topic = topic_of(turn.user, topic)
+                ids += self.reply(turn.user, handles, topic, end=False)
+                topic = topic_of(turn.agent or "", topic)
+                ids += self.agent(turn.agent or "", handles, topic)
         return ids
 
     def read(self, ids: Sequence[int], goal: UserGoal) -> UserReply:
-        """The reply that generated ids stand for: words with the values put in, the end signal, and the trace in plain words."""
+        """The reply that generated ids stand for: words with the values put in, the end signal, the trace in words."""
         handles = self.handles(goal)
         ids = list(ids)
         trace = ""
@@ -349,7 +386,7 @@ class Codec:
         if not ids or ids[-1] != self.end:
             return UserReply("", trace=trace, error=f"the model did not finish its reply within {len(ids)} tokens")
         end = self.ids["<bye>"] in ids
-        text = singular(self._spell(ids, handles))
+        text = _ARTICLE.sub(_right_article, singular(self._spell(ids, handles)))
         upper, lower = self.ids["<upper>"] in ids, self.ids["<lower>"] in ids
         text = text.upper() if upper else text.lower() if lower else _sentence_case(text)
         if not any(c.isalnum() for c in text):
@@ -372,15 +409,24 @@ class Codec:
                 plain.append(token)
                 continue
             flush()
-            if name in COPY_TOKENS:
-                k = COPY_TOKENS.index(name)
-                value = handles.values[k] if k < len(handles.values) else ""
+            if name in _COPY_SET:
+                value = handles.values.get(name, "")
                 parts.append(" " + (_in_words(value) if in_words else value))
             elif name not in _MARKS:
                 parts.append(f" {name}")
             in_words = name == "<words>"
         flush()
         return " ".join("".join(parts).split())
+
+
+_ARTICLE = re.compile(r"\b(an?) (?=(\w+))", re.IGNORECASE)
+
+
+def _right_article(match: re.Match[str]) -> str:
+    """ "a" or "an", as the word behind it wants it: the model does not know what a copy token will be."""
+    word = match[2].lower()
+    vowel = word[0] in "aeiou" and not word.startswith(("uni", "use", "one", "eu")) or word in ("hour", "honest")
+    return f"{match[1][0]}{'n' if vowel else ''} "
 
 
 _SENTENCE_START = re.compile(r"(^[^\w]*|[.!?]+\s+)([a-z])")

@@ -309,7 +309,7 @@ CHAT = (
     "One moment please.",
     "Interesting.",
 )
-NO_BOOKING = ("I do not need a booking.", "No need to book.", "I don't want to book it, just the information.")
+NO_BOOKING = ("I do not need a booking.", "No need to book.", "I only want to know about it, no booking is needed.")
 DOUBT = ("Are you sure?", "That does not sound right.", "Hmm, could you check that again?", "That cannot be right.")
 GREETINGS = ("Hello.", "Hi.", "Good morning.", "Hello there.", "Hi there.", "Good evening.")
 
