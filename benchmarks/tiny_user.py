@@ -2,8 +2,8 @@
 
     python benchmarks/tiny_user.py [--model FOLDER] [--goals N] [--json OUT] [--multiwoz SHARED_DATA_FOLDER]
 
-Every row holds one conversation per goal with the competent clerk. ``mean`` is the mean success over the five categories, with a
-95 % bootstrap interval over conversations.
+Every row holds one conversation per goal with the competent clerk. ``mean`` is the mean success over the five
+categories, with a 95 % bootstrap interval over conversations.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ from ugst_env.world.database import World
 
 # Wordings that no training conversation has.
 _REWORDED = {
-    "request": ("Could you let me know the {slot} you have in mind for the {domain}?", "And which {slot} shall I put down for the {domain}?"),
+    "request": (
+        "Could you let me know the {slot} you have in mind for the {domain}?",
+        "And which {slot} shall I put down for the {domain}?",
+    ),
     "offer": ("My pick for you: {entity} ({facts}).", "May I point you to {entity}? Details: {facts}."),
     "offer_next": ("If that one will not do, consider {entity} ({facts}).",),
     "inform_requested": ("Here you go - {facts}.", "According to my list: {facts}."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -408,3 +409,14 @@ def test_load_refuses_pickled_weights(weights: Any, tmp_path: Path) -> None:
     torch.save(weights.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match="safetensors"):
         load(tmp_path, device="cpu")
+
+
+def test_banned_tokens_are_never_drawn(weights: Any) -> None:
+    model = causal(weights)
+    prompt = Prompt("a", (1, 2, 3), seed=4)
+    free = model.generate([prompt], max_new_tokens=12, temperature=1.0)[0]
+    banned = replace(prompt, banned=tuple(set(free)))
+    other = Prompt("b", (1, 2, 3), seed=4)
+    replies = model.generate([banned, other], max_new_tokens=12, temperature=1.0)
+    assert not set(replies[0]) & set(free)
+    assert replies[1] == free

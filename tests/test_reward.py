@@ -89,7 +89,7 @@ def rewards(states: list[GoalState], weights: RewardWeights) -> list[float]:
 
 
 @given(lives())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_return_is_at_most_one(states: list[GoalState]) -> None:
     assert sum(rewards(states, FREE)) <= 1 + 1e-9
     assert sum(rewards(states, WEIGHTS)) <= 1 - WEIGHTS.turn_cost * (len(states) - 1) + 1e-9
@@ -104,7 +104,7 @@ def test_potential_and_trust_are_shares(states: list[GoalState]) -> None:
 
 
 @given(lives())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_fault_of_the_user_alone_changes_a_step_by_nothing(states: list[GoalState]) -> None:
     """Whatever went on before: a component that the user breaks earns and costs the agent nothing."""
     before = states[-1]
@@ -117,7 +117,7 @@ def test_a_fault_of_the_user_alone_changes_a_step_by_nothing(states: list[GoalSt
 
 
 @given(lives())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_users_faults_never_turn_a_gain_into_a_loss(states: list[GoalState]) -> None:
     for reward in rewards(states, FREE):
         assert reward >= -1e-12

@@ -1,4 +1,4 @@
-"""How well a simulated user keeps to its goals: success rates per category over conversations with a reference clerk."""
+"""How well a simulated user keeps to its goals: success per category over conversations with a reference clerk."""
 
 from __future__ import annotations
 

@@ -95,7 +95,8 @@ class DialogueCore:
     def view(self) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
         """Observation and action mask as things stand."""
         episode = self.episode
-        assert episode is not None
+        if episode is None:
+            raise gymnasium.error.ResetNeeded("call reset() first: there is no conversation")
         view = look(episode.belief, self.setup.world)
         observation = observe(
             episode.belief, view, last_action=self._last_action, turn=episode.turn, max_turns=episode.max_turns

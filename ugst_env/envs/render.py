@@ -21,12 +21,17 @@ _COLOURS = {
 WIDTH = 140
 
 
+def _printable(text: str) -> str:
+    """The text without control characters: what a model says must not steer the terminal."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
+
+
 def render_text(episode: Episode, *, colour: bool) -> str:
     """The conversation on the left, every goal component with status and cause on the right."""
     words = Text()
     for speaker, text in episode.conversation.messages():
         words.append(f"{speaker:>5}: ", style="bold cyan" if speaker == "user" else "bold magenta")
-        words.append(text + "\n")
+        words.append(_printable(text) + "\n")
     goal = Text()
     for component, now in episode.state.items():
         indent = "  " if component.id.count(".") > 1 else ""

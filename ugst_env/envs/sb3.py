@@ -112,4 +112,5 @@ def _row(values: Any, k: int) -> Any:
             for key, inner in values.items()
             if not key.startswith("_") and values.get(f"_{key}", [True] * (k + 1))[k]
         }
-    return values[k]
+    value = values[k]
+    return value.item() if isinstance(value, np.generic) else value

@@ -44,11 +44,14 @@ class Prompt:
         The token ids, control tokens included: nothing is added to them.
     seed
         The only source of chance.
+    banned
+        Token ids that the reply must not contain.
     """
 
     key: str
     ids: tuple[int, ...]
     seed: int
+    banned: tuple[int, ...] = ()
 
 
 # ----------------------------------------------------------------------------------------------------------- attention
@@ -386,9 +389,14 @@ class CausalModel:
         rows = [self._row(prompt, max_new_tokens) for prompt in prompts]
         stops = self.eos_ids | stop_ids
 
+        bans = {id(row): self._ban(row.prompt.banned) for row in rows} if any(p.banned for p in prompts) else {}
+
         def draw(logits: torch.Tensor, drawn: Sequence[_Row], step: int) -> list[int]:
             uniform = np.array([row.uniform[step] for row in drawn])
-            return sample(logits.float(), uniform, temperature=temperature, top_p=top_p)
+            logits = logits.float()
+            if bans:
+                logits = logits.masked_fill(torch.stack([bans[id(row)] for row in drawn]), -torch.inf)
+            return sample(logits, uniform, temperature=temperature, top_p=top_p)
 
         with self._ready():
             if not self.reuses_cache:
@@ -403,6 +411,11 @@ class CausalModel:
                         self.clear()
                         raise
         return [row.reply or [] for row in rows]
+
+    def _ban(self, banned: tuple[int, ...]) -> torch.Tensor:
+        mask = torch.zeros(self.vocabulary, dtype=torch.bool, device=self.device)
+        mask[list(banned)] = True
+        return mask
 
     def _row(self, prompt: Prompt, max_new_tokens: int) -> _Row:
         ids = np.asarray(prompt.ids, dtype=np.int64)

@@ -504,7 +504,8 @@ class VerifiableTracker:
     def _as_said(self, track: Tracked, domain: str, entity: Entity, booking: Mapping[str, str]) -> bool:
         """Whether a booking is what the user's newest words ask for."""
         newest = {slot: values[-1] for (d, slot), values in track.stated.items() if d == domain}
-        return _matches(self.world, entity, self._insisted(track, domain)) and all(newest.get(slot) == booking.get(slot) for slot in booking)
+        fits = _matches(self.world, entity, self._insisted(track, domain))
+        return fits and all(newest.get(slot) == booking.get(slot) for slot in booking)
 
     def _right_booking(self, track: Tracked, index: int) -> bool:
         domain = track.goal.objectives[index].domain
@@ -636,6 +637,8 @@ class VerifiableTracker:
         if ending == "agent_ended":
             return Cause.AGENT
         if status in (Status.INCOMPLETE, Status.MISALIGNED) or self._untold(track, component):
+            if status is not Status.ATTEMPTED and self._never_asked(track, component):
+                return Cause.AGENT
             kept_waiting = (ending == "turn_limit" and stalled) or (ending == "user_ended" and domain in track.deceived)
             return Cause.AGENT if kept_waiting else Cause.USER
         if domain in track.blocked or (not stalled and self._unspoken_switch(track, component, domain)):
@@ -643,6 +646,13 @@ class VerifiableTracker:
         if ending == "turn_limit":
             return Cause.AGENT
         return Cause.AGENT if stalled or domain in track.deceived else Cause.USER
+
+    @staticmethod
+    def _never_asked(track: Tracked, component: Component) -> bool:
+        """Whether a rule forbids the user to tell this unless it is asked, and the agent never asked."""
+        slot = getattr(component.content, "slot", None)
+        withheld = {rule.value for rule in track.goal.policy if rule.kind == "withhold"}
+        return isinstance(component.content, Want) and slot in withheld and slot not in track.named
 
     @staticmethod
     def _untold(track: Tracked, component: Component) -> bool:

@@ -1,4 +1,4 @@
-"""Reference clerks: a competent one that reads the observation, and flawed ones, so that users meet all sorts of agents."""
+"""Reference clerks: a competent one that reads the observation, and flawed ones that users will meet as well."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def feature_count(feature: Callable[..., bool], domain: str, step: int) -> bool:
 Clerk = Callable[[BeliefState, View, World, random.Random, int, int], AgentAct]
 
 
-def _competent(belief: BeliefState, view: View, world: World, rng: random.Random, turn: int, max_turns: int) -> AgentAct:
+def _competent(
+    belief: BeliefState, view: View, world: World, rng: random.Random, turn: int, max_turns: int
+) -> AgentAct:
     observation = observe(belief, view, last_action=None, turn=turn, max_turns=max_turns)
     action = ACTIONS[handcrafted(observation, action_mask(belief, view))]
     return decode(action, belief, view, world)

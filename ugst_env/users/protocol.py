@@ -30,8 +30,8 @@ class UserRequest:
     turn, max_turns
         The number of this user turn, from 0, and the limit.
     states
-        All states that were shown so far, S_0 .. S_{i-1}, one per user turn; empty without steering. A prompt that grows only at its
-        end, turn by turn, is built from them.
+        All states that were shown so far, S_0 .. S_{i-1}, one per user turn; empty without steering. A prompt that
+        grows only at its end, turn by turn, is built from them.
     seed
         The only source of chance: same request, same reply, whatever else is in the batch.
     """

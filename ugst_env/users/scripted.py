@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ugst_env.dialogue.acts import DONTCARE, AgentAct, UserAct
 from ugst_env.dialogue.understanding import Context, Vocabulary, understand
 from ugst_env.goal import Ask, Category, Component, ComponentState, Fact, GoalState, Objective, Rule, Status, Want
-from ugst_env.goals.policies import Utterance, comply_all, limits, violates
+from ugst_env.goals.policies import Limits, Utterance, comply_all, limits, violates
 from ugst_env.goals.profiles import contradiction, contradicts, mention
 from ugst_env.tracking.verifiable import is_booking_slot
 from ugst_env.users.protocol import UserReply, UserRequest
@@ -106,6 +106,16 @@ def _wanted(objective: Objective) -> set[str]:
     return {part.slot for part in (*objective.requirements, *objective.preferences) if isinstance(part, Want)}
 
 
+def _only_secrets(task: _Task, secret: frozenset[str]) -> bool:
+    """Whether nothing is left to do but to express wishes that a rule forbids to bring up."""
+    parts = [task.head, *(now for _, _, now in task.bookings), *(now for _, _, now in task.asks)]
+    wishes = [(want, now) for c, want, now in task.searches if c.category is Category.PREFERENCE]
+    parts += [now for c, _, now in task.searches if c.category is Category.REQUIREMENT]
+    return all(now.served or now.user_fault for now in parts) and all(
+        now.served or now.user_fault or now.status is Status.ALIGNED or want.slot in secret for want, now in wishes
+    )
+
+
 def _said(task: _Task) -> list[Thing]:
     """What was said about a task already."""
     return [
@@ -174,10 +184,11 @@ class ScriptedUser:
         tasks = _tasks(self._remembered(request, state))
         rules = list(request.goal.policy)
         bound = limits(rules)
-        open_tasks = [task for task in tasks if not task.over]
+        act = request.agent_act
+        secret = self._secret(request, tasks, bound)
+        open_tasks = [task for task in tasks if not task.over and not _only_secrets(task, secret)]
         if "misprioritise" in drifting and request.turn > 0:
             open_tasks = open_tasks[request.turn % len(open_tasks) :] if open_tasks else []
-        act = request.agent_act
         answer = [*self._changed(tasks, act, request), *self._answer(tasks, act, request)]
         if any(thing.kind == "another" for thing in answer):
             open_tasks = []
@@ -185,29 +196,17 @@ class ScriptedUser:
         left = request.max_turns - request.turn
         room = max(1, min(bound.max_things, self._pace(rng, open_tasks, left)))
         things = list(answer)
+        if bound.max_things == 1 and task is not None:
+            # There is no room for turning a booking down and going on.
+            things = [thing for thing in things if thing.kind != "no_booking"]
         # To turn a booking down neither states a wish nor asks for anything.
         taken = sum(thing.kind != "no_booking" for thing in things)
         if "misprioritise" in drifting and request.turn > 0 and task is not None and (said := _said(task)):
             things += [rng.choice(said)]
         elif task is not None and taken < room:
-            things += self._pursue(task, act, request, rng, room - taken, already={(t.domain, t.slot) for t in things})
-        withheld = bound.withheld | (bound.not_first if request.turn == 0 else frozenset())
-        asked = act.slot if act is not None and act.kind == "request" else None
-        told = {
-            (task.domain, want.slot)
-            for task in tasks
-            for _, want, now in (*task.searches, *task.bookings)
-            if now.status not in (Status.INCOMPLETE, Status.MISALIGNED)
-        }
-        kept = [
-            t
-            for t in things
-            if t.kind != "inform"
-            or t.slot not in withheld
-            or t.slot == asked
-            or t.value == DONTCARE
-            or (t.domain, t.slot) in told
-        ]
+            already = {(t.domain, t.slot) for t in things}
+            things += self._pursue(task, act, rng, room - taken, already, secret)
+        kept = [t for t in things if t.kind != "inform" or t.slot not in secret or t.value == DONTCARE]
         if "contradict" in drifting:
             kept = [self._contradict(thing, rng) for thing in kept]
         if not kept and task is None:
@@ -215,6 +214,19 @@ class ScriptedUser:
         if not kept or all(t.kind in ("accept", "deny") for t in kept):
             kept.append(self._nudge(task, act))
         return Plan(tuple(kept))
+
+    @staticmethod
+    def _secret(request: UserRequest, tasks: list[_Task], bound: Limits) -> frozenset[str]:
+        """The slots that a rule forbids to tell as things stand: the agent has neither asked for them nor named them."""
+        act = request.agent_act
+        named = set() if act is None else {*act.claims, *([act.slot] if act.kind == "request" else [])}
+        told = {
+            want.slot
+            for task in tasks
+            for _, want, now in (*task.searches, *task.bookings)
+            if now.status not in (Status.INCOMPLETE, Status.MISALIGNED)
+        }
+        return (bound.withheld - told - named) | (bound.not_first if request.turn == 0 else frozenset())
 
     def _remembered(self, request: UserRequest, state: GoalState) -> GoalState:
         """The goal state as the user has it in mind: what it forgot (after the opening, for good) looks done."""
@@ -343,10 +355,10 @@ class ScriptedUser:
         self,
         task: _Task,
         act: AgentAct | None,
-        request: UserRequest,
         rng: random.Random,
         room: int,
         already: set[tuple[str | None, str | None]],
+        secret: frozenset[str],
     ) -> list[Thing]:
         """The next things of the agenda for an objective: conditions and wishes, then questions, then the booking."""
         domain = task.domain
@@ -356,7 +368,7 @@ class ScriptedUser:
             for c, want, now in task.searches
             if now.status in (Status.INCOMPLETE, Status.MISALIGNED) and not now.user_fault
         ]
-        unsaid = [thing for thing in unsaid if (domain, thing.slot) not in already]
+        unsaid = [thing for thing in unsaid if (domain, thing.slot) not in already and thing.slot not in secret]
         if unsaid:
             if task.head.status is not Status.INCOMPLETE and rng.random() < 0.3:
                 rng.shuffle(unsaid)
@@ -371,7 +383,7 @@ class ScriptedUser:
             if task.head.status is Status.INCOMPLETE:
                 return [Thing("raise", domain)]
             return again[:room]
-        return self._details(task, claims, rng, room, already)
+        return self._details(task, claims, rng, room, already, secret)
 
     def _details(
         self,
@@ -380,6 +392,7 @@ class ScriptedUser:
         rng: random.Random,
         room: int,
         already: set[tuple[str | None, str | None]],
+        secret: frozenset[str],
     ) -> list[Thing]:
         domain = task.domain
         asks = [
@@ -397,7 +410,7 @@ class ScriptedUser:
             if now.status is Status.INCOMPLETE and not now.user_fault and _knows(task, want, now, claims)
         ]
         asks = [thing for thing in asks if (domain, thing.slot) not in already]
-        bookings = [thing for thing in bookings if (domain, thing.slot) not in already]
+        bookings = [thing for thing in bookings if (domain, thing.slot) not in already and thing.slot not in secret]
         if asks and (rng.random() < 0.6 or not bookings):
             return asks[:room]
         if bookings:

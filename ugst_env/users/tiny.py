@@ -11,9 +11,10 @@ The prompt is short and grows only at its end, so that keys and values are re-us
     <state> ...                                       S_1
     <user>                                            the model goes on from here
 
-A value of the goal is a *copy token*, such as ``<=restaurant.food>``, wherever it stands: in what the user said, in what the
-agent said, and in what the model says. The runtime puts the value in its place, so the model copies names that it never
-saw, and reads off the agent's words whether they name the goal's value or another. Letter case is one token per message.
+A value of the goal is a *copy token*, such as ``<=restaurant.food>``, wherever it stands: in what the user said, in what
+the agent said, and in what the model says. The runtime puts the value in its place, so the model copies names that it
+never saw, and reads off the agent's words whether they name the goal's value or another. Letter case is one token per
+message.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Handles:
     values
         What each token stands for.
     forms
-        Which tokens a piece of text may stand for, as (token, whether it is spelt out in words), by its lower-case form.
+        Which tokens a lower-case piece of text may stand for, as (token, whether it is spelt out in words).
     pattern
         Finds such pieces in a lower-case text; None where there are none.
     """
@@ -181,7 +182,7 @@ def topic_of(text: str, before: str | None) -> str | None:
 
 
 def _best_token(tokens: Sequence[tuple[str, bool]], topic: str | None, following: str) -> tuple[str, bool]:
-    """Which of several tokens with the same value a piece of text stands for: by the topic, then by the word behind it."""
+    """Which of several tokens of one value a piece of text stands for: by the topic, then by the word behind it."""
     cue = _CUES.get((re.match(r"\W*([a-z]*)", following) or ["", ""])[1])
     return min(
         tokens,
@@ -220,6 +221,11 @@ class Codec:
         """The copy tokens of a goal; none with raw copying."""
         return handles_of(goal) if self.copy else NO_HANDLES
 
+    def banned(self, goal: UserGoal) -> tuple[int, ...]:
+        """Tokens that mean nothing in a reply about this goal: those that copy a value which it does not have."""
+        values = self.handles(goal).values
+        return tuple(self.ids[token] for token in COPY_TOKENS if token not in values)
+
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -253,7 +259,10 @@ class Codec:
         ids = self._specials("<steer>" if steering else "<free>", "<trace>" if trace else "<plain>")
         for fact in goal.profile:
             if fact.kind != "text":
-                ids += [*self._specials(f"<fact.{fact.kind}>"), *self._value(f"<=fact.{fact.kind}>", fact.value, handles)]
+                ids += [
+                    *self._specials(f"<fact.{fact.kind}>"),
+                    *self._value(f"<=fact.{fact.kind}>", fact.value, handles),
+                ]
         for rule in goal.policy:
             if rule.kind != "text":
                 token = f"<=policy.{rule.kind}>"
@@ -285,7 +294,7 @@ class Codec:
         return ids
 
     def state(self, state: GoalState, *, left: int) -> list[int]:
-        """Token ids of a goal state with `left` user turns left: every status, and the value in force while it is needed.
+        """Token ids of a goal state with `left` user turns left: every status, and which alternative is in force.
 
         An objective that nobody has touched yet, or that is served in all its parts, is told by its own status alone.
         """
@@ -425,7 +434,7 @@ _ARTICLE = re.compile(r"\b(an?) (?=(\w+))", re.IGNORECASE)
 def _right_article(match: re.Match[str]) -> str:
     """ "a" or "an", as the word behind it wants it: the model does not know what a copy token will be."""
     word = match[2].lower()
-    vowel = word[0] in "aeiou" and not word.startswith(("uni", "use", "one", "eu")) or word in ("hour", "honest")
+    vowel = word[0] in "aeiou" and not word.startswith(("uni", "use", "one", "eu"))
     return f"{match[1][0]}{'n' if vowel else ''} "
 
 
@@ -493,7 +502,10 @@ class TinyUser:
         """Answer all requests in one batch."""
         from ugst_env.models.causal import Prompt
 
-        prompts = [Prompt(r.episode, tuple(self.codec.prompt(r, trace=self.trace)), r.seed) for r in requests]
+        prompts = [
+            Prompt(r.episode, tuple(self.codec.prompt(r, trace=self.trace)), r.seed, self.codec.banned(r.goal))
+            for r in requests
+        ]
         longest = self.model.max_length - MAX_REPLY_TOKENS
         fits = [k for k, prompt in enumerate(prompts) if len(prompt.ids) <= longest]
         outputs = self.model.generate(

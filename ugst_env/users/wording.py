@@ -411,7 +411,7 @@ def _informed(thing: Thing, act: AgentAct | None, rng: random.Random, brief: boo
     text = _filled(rng.choice(options), slot, value)
     if thing.soft:
         body = text.rstrip(".")
-        forms: tuple[str, ...] = ("{b}, if possible.", "Ideally {l}.", "Preferably {l}.", "{b} if you can.", "If possible, {l}.")
+        forms: tuple[str, ...] = ("{b}, if possible.", "Ideally {l}.", "Preferably {l}.", "{b} if you can.")
         if len(body.split()) < 4:
             forms = ("{b}, if possible.", "Preferably {l}.", "Ideally {l}.")
         text = rng.choice(forms).format(b=body, l=_lowered(body))
