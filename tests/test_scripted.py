@@ -250,6 +250,27 @@ class TestReplies:
             assert "south" not in episode.conversation.turns[0].user
 
 
+def test_a_wish_to_be_told_only_when_asked_never_holds_things_up(world: World, user: ScriptedUser) -> None:
+    wishes = (Want("area", "east"),)
+    zoo = Objective("attraction", "find", (Want("type", "zoo"), Ask("postcode")), wishes)
+    goal = UserGoal((zoo, *FIND_THAI.objectives), (), (make_rule("withhold", "area"),))
+    for seed in range(10):
+        episode, _ = play(world, user, goal, seed=seed)
+        assert episode.outcome == "user_ended", episode.conversation
+        assert episode.state["policy.0"].status.value == "ALIGNED"
+        assert episode.state["objective.1"].served
+
+
+def test_what_was_never_asked_for_is_not_the_users_fault(world: World) -> None:
+    goal = UserGoal(FIND_THAI.objectives, (), (make_rule("withhold", "area"),))
+    talk = Talk(world, goal)
+    talk.user("I am looking for a Thai restaurant.")
+    talk.agent(AgentAct("request", "restaurant", "pricerange"))
+    talk.user("I do not care. Goodbye.", end=True)
+    assert talk.of("area").cause is Cause.AGENT
+    assert talk.of("phone").cause is Cause.USER
+
+
 @pytest.mark.parametrize(
     "rule",
     [

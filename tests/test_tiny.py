@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 from tokenizers import Tokenizer
 
+import ugst_env  # noqa: F401
 from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
 from ugst_env.goals.generator import challenge, goal_source
@@ -112,6 +114,36 @@ def test_same_replies_alone_and_in_a_batch(tiny: TinyUser, world: World) -> None
     alone = converse(tiny, goals, tracker, vocabulary, batch=1, seed=5)
     together = converse(tiny, goals, tracker, vocabulary, batch=12, seed=5)
     assert [e.conversation for e in alone] == [e.conversation for e in together]
+
+
+def test_same_conversations_in_one_environment_and_in_many() -> None:
+    """Slot k of a vector env with seed s lives through what a single env with seed s + k does."""
+    count, steps, seed = 6, 8, 40
+    envs = gym.make_vec("UGST-v0", num_envs=count, goals="challenge:val")
+    _, infos = envs.reset(seed=seed)
+    said: list[list[str]] = [[text] for text in infos["user_text"]]
+    masks = infos["action_mask"]
+    ended = [False] * count
+    for _ in range(steps):
+        _, _, terminated, truncated, infos = envs.step(masks.argmax(axis=1))
+        masks = infos["action_mask"]
+        for k in range(count):
+            if not ended[k]:
+                said[k].append(infos["user_text"][k])
+            ended[k] = ended[k] or bool(terminated[k] or truncated[k])
+    envs.close()
+    for k in range(count):
+        env = gym.make("UGST-v0", goals="challenge:val")
+        _, info = env.reset(seed=seed + k)
+        alone = [info["user_text"]]
+        over = False
+        for _ in range(steps):
+            if not over:
+                _, _, terminated, truncated, info = env.step(int(info["action_mask"].argmax()))
+                alone.append(info["user_text"])
+                over = terminated or truncated
+        env.close()
+        assert alone == said[k]
 
 
 def test_aligned_with_steering(tiny: TinyUser, world: World) -> None:

@@ -187,6 +187,22 @@ class TestTheAgentsFaults:
         assert ("AGENT", "stalled") in talk.modes
         assert talk.of("phone").cause is Cause.AGENT
 
+    def test_true_bad_news_is_no_wasted_turn(self, world: World) -> None:
+        wants = (Want("area", "east"), Want("people", "2"), Want("day", "sunday"), Want("stay", "2"))
+        talk = Talk(world, UserGoal((Objective("hotel", "book", wants),)))
+        booking = {"people": "2", "day": "sunday", "stay": "2"}
+        full = [e.name for e in world.search("hotel", {"area": "east"}) if world.unavailable(e, booking)]
+        assert len(full) >= 2
+        talk.user("I am looking for a place to stay in the east.")
+        for name in full:
+            talk.offer("hotel", name)
+            talk.user("Please book it for 2 people for 2 nights from Sunday.")
+            talk.book("hotel", name, booking)
+            talk.user("Is there another option?")
+        assert talk.episode.tracked.stalled == 0
+        talk.book("hotel", full[-1], booking)  # the same again
+        assert talk.episode.tracked.stalled == 1
+
     def test_asking_again_what_was_said_is_a_wasted_turn(self, find: Talk) -> None:
         find.user(OPENING)
         for _ in range(2):

@@ -366,8 +366,11 @@ class VerifiableTracker:
             entity = self.world.find(act.domain, act.entity) if act.entity else None
             fresh = after.offered.get(act.domain) != before.offered.get(act.domain)
             return entity is not None and fresh and _matches(self.world, entity, self._insisted(before, act.domain))
-        if act.kind in ("inform_requested", "book") and after.told != before.told:
+        if act.kind == "inform_requested" and after.told != before.told:
             return True
+        if act.kind in ("no_offer", "book") and index is not None and len(after.faults) == len(before.faults):
+            # A true report, on what was said since the one before, or on another booking.
+            return before.news if act.kind == "no_offer" else act != before.last_act
         if act.kind == "request" and index is not None and act.domain is not None:
             known = any(want.slot == act.slot for _, want in _wants(after.goal, index))
             return known and (act.domain, act.slot or "") not in before.stated

@@ -217,7 +217,7 @@ class ScriptedUser:
 
     @staticmethod
     def _secret(request: UserRequest, tasks: list[_Task], bound: Limits) -> frozenset[str]:
-        """The slots that a rule forbids to tell as things stand: the agent has neither asked for them nor named them."""
+        """The slots that a rule forbids to tell by now: the agent has neither asked for them nor named them."""
         act = request.agent_act
         named = set() if act is None else {*act.claims, *([act.slot] if act.kind == "request" else [])}
         told = {
