@@ -488,3 +488,10 @@ def test_vocabulary_travels_to_other_processes() -> None:
     copy = pickle.loads(pickle.dumps(CITY))
     text = "a cheap italian restaurant in the centre for four at half past nine"
     assert understand(text, copy, Context()) == understand(text, CITY, Context())
+
+
+def test_a_world_may_lack_tables() -> None:
+    whole = World.load()
+    small = World("hotels only", {"hotel": whole.tables["hotel"]})
+    acts = understand("I need a cheap hotel in the north", Vocabulary.from_world(small), Context(None, None, None))
+    assert ("area", "north") in {(act.slot, act.value) for act in acts}

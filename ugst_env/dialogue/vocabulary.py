@@ -372,12 +372,17 @@ def is_plain(tokens: Iterable[str]) -> bool:
     return len(tokens) <= 3 and all(token in _PLAIN_WORDS or token.isdigit() or len(token) == 1 for token in tokens)
 
 
+def _values(world: Tables, domain: str, slot: str) -> tuple[str, ...]:
+    """The values of a slot; none where the world lacks the table."""
+    return tuple(world.values(domain, slot)) if domain in world.tables else ()
+
+
 def _all_senses(world: Tables) -> Iterator[tuple[str, Sense]]:
     places = ("attraction", "hotel", "restaurant")
     for area in AREAS:
         for word in _AREA_WORDS.get(area, (area,)):
             yield word, Sense("value", "area", area, places)
-    for area in sorted({value for domain in places for value in world.values(domain, "area")} - set(AREAS)):
+    for area in sorted({value for domain in places for value in _values(world, domain, "area")} - set(AREAS)):
         yield area, Sense("value", "area", area, places)
     for price in PRICERANGES:
         for word in _PRICE_WORDS.get(price, (price,)):
@@ -385,10 +390,10 @@ def _all_senses(world: Tables) -> Iterator[tuple[str, Sense]]:
     for day in DAYS:
         for word in (day, day + "s", *_DAY_WORDS.get(day, ())):
             yield word, Sense("value", "day", day, ("hotel", "restaurant", "train"))
-    for food in sorted({*_CUISINES, *world.values("restaurant", "food")}):
+    for food in sorted({*_CUISINES, *_values(world, "restaurant", "food")}):
         for word in (food, *_FOOD_WORDS.get(food, ())):
             yield word, Sense("value", "food", food, ("restaurant",))
-    for kind in world.values("attraction", "type"):
+    for kind in _values(world, "attraction", "type"):
         bare = kind.replace(" ", "")
         words = _TYPE_WORDS.get(bare, ())
         plural = kind + ("es" if kind.endswith(("s", "ch", "sh", "x")) else "s")
@@ -397,7 +402,7 @@ def _all_senses(world: Tables) -> Iterator[tuple[str, Sense]]:
         if kind in _PLAIN_TYPES:
             for article in ("a", "any", "the", "some", "local", "nice", "public"):
                 yield f"{article} {kind}", Sense("value", "type", kind, ("attraction",))
-    for kind in sorted({"guesthouse", *world.values("hotel", "type")} - {"hotel"}):
+    for kind in sorted({"guesthouse", *_values(world, "hotel", "type")} - {"hotel"}):
         for word in _GUESTHOUSE if kind == "guesthouse" else (kind, kind + "s"):
             yield word, Sense("value", "type", kind, ("hotel",))
     for slot, (domains, words) in _SLOT_WORDS.items():
@@ -409,7 +414,7 @@ def _all_senses(world: Tables) -> Iterator[tuple[str, Sense]]:
     for domain, hints in _DOMAIN_HINTS.items():
         for word in hints:
             yield word, Sense("hint", "", "", (domain,))
-    yield from _places(sorted({*world.values("train", "departure"), *world.values("train", "destination")}))
+    yield from _places(sorted({*_values(world, "train", "departure"), *_values(world, "train", "destination")}))
     yield from _names(world)
 
 

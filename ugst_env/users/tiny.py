@@ -11,10 +11,10 @@ The prompt is short and grows only at its end, so that keys and values are re-us
     <state> ...                                       S_1
     <user>                                            the model goes on from here
 
-A value of the goal is a *copy token*, such as ``<=restaurant.food>``, wherever it stands: in what the user said, in what
-the agent said, and in what the model says. The runtime puts the value in its place, so the model copies names that it
-never saw, and reads off the agent's words whether they name the goal's value or another. Letter case is one token per
-message.
+A value of the goal is a *copy token*, such as ``<=restaurant.food>``, wherever it stands: in what the user said, in
+what the agent said, and in what the model says. The runtime puts the value in its place, so the model copies names that
+it never saw, and reads off the agent's words whether they name the goal's value or another. Letter case is one token
+per message.
 """
 
 from __future__ import annotations
