@@ -46,7 +46,7 @@ class EpisodeRecord:
     seed
         Which of the evaluation's seeds.
     episode_return, success, turns, trust
-        Undiscounted return, whether the agent served the goal, number of the agent's turns, trustworthy share of the goal.
+        Undiscounted return, whether the agent served the goal, number of its turns, trustworthy share of the goal.
     outcome
         How it ended, one of `ugst_env.tracking.verifiable.ENDINGS`.
     user_success
@@ -184,7 +184,9 @@ def evaluate(
     arguments["user"] = setup.user  # loaded once
     source = list(setup.fixed) if setup.fixed else setup.source
     envs = UGSTVectorEnv(min(num_envs, len(plan)), autoreset_mode=AutoresetMode.DISABLED, goals=source, **arguments)
-    bar = tqdm(total=len(plan), desc=name, unit="episode", disable=not progress, mininterval=bar_interval(), leave=False)
+    bar = tqdm(
+        total=len(plan), desc=name, unit="episode", disable=not progress, mininterval=bar_interval(), leave=False
+    )
     try:
         records, steps, seconds = _play(policy, envs, plan, bool(setup.fixed), bar)
     finally:
@@ -247,7 +249,10 @@ def _record(job: tuple[int, int], episode_return: float, turns: int, info: dict[
         trust=float(info["trust"]),
         outcome=str(info["outcome"]),
         user_success={category: float(rate) for category, rate in info["user_success"].items()},
-        failed={category: {cause: int(n) for cause, n in causes.items()} for category, causes in info.get("failed", {}).items()},
+        failed={
+            category: {cause: int(n) for cause, n in causes.items()}
+            for category, causes in info.get("failed", {}).items()
+        },
     )
 
 
@@ -313,6 +318,12 @@ def results_table(results: Iterable[Result], *, title: str = "") -> Table:
     return table
 
 
+def print_table(table: Table) -> None:
+    """Print a table; where the output is no terminal, wide enough for all its columns."""
+    console = Console()
+    (console if console.is_terminal else Console(width=110)).print(table)
+
+
 AGENTS = ("random", "handcrafted", "ppo:PATH")
 
 
@@ -355,14 +366,18 @@ def bar_interval() -> float:
 
 def main(argv: Sequence[str] | None = None, *, default_agents: Sequence[str] = ("random", "handcrafted")) -> None:
     """Run the command line."""
-    parser = OneLineParser(description="Evaluate agents side by side on UGST-v0.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = OneLineParser(
+        description="Evaluate agents side by side on UGST-v0.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--agents", nargs="+", default=list(default_agents), help=", ".join(AGENTS))
     parser.add_argument("--user", default="ugst-tiny", help="the simulated user")
     parser.add_argument("--goals", default="challenge:test", help="challenge:train|val|test or a file")
     parser.add_argument("--episodes", type=int, default=150, help="how many of the goals to use")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="each gives every goal one conversation")
     parser.add_argument("--num-envs", type=int, default=32, help="how many conversations are held at once")
-    parser.add_argument("--steering", action=argparse.BooleanOptionalAction, default=True, help="show the user its goal state")
+    parser.add_argument(
+        "--steering", action=argparse.BooleanOptionalAction, default=True, help="show the user its goal state"
+    )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args(argv)
     # The networks here are tiny: a second thread costs more in waiting than it saves.
@@ -390,7 +405,7 @@ def main(argv: Sequence[str] | None = None, *, default_agents: Sequence[str] = (
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: stopped; nothing was written\n")
     title = f"{options.goals}, {len(results[0].records)} episodes, user {options.user}"
-    Console().print(results_table(results, title=title))
+    print_table(results_table(results, title=title))
     if options.json is not None:
         config = {key: value for key, value in vars(options).items() if key != "json"}
         data = {"config": config, "results": [result.to_json() for result in results]}

@@ -1,7 +1,7 @@
 """The handcrafted agent: a competent booking clerk's rules over the observation and the mask, in a batch.
 
-Run ``python -m agents.handcrafted`` to evaluate it. The rules themselves are in `ugst_env.training.clerks`, where they also play
-the agent in the conversations that the shipped user was trained on.
+Run ``python -m agents.handcrafted`` to evaluate it. The rules themselves are in `ugst_env.training.clerks`, where
+they also play the agent in the conversations that the shipped user was trained on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """PPO with action masks (sb3-contrib's MaskablePPO) on UGST-v0, from scratch, in one file.
 
-Run ``python -m agents.ppo``: it trains, keeps a checkpoint, evaluates beside the random and the handcrafted agent, and writes
-``model.zip``, ``progress.jsonl``, ``learning_curve.png`` and ``figures.json``. Ctrl-C keeps what was learnt; ``--resume`` goes on.
+Run ``python -m agents.ppo``: it trains, keeps a checkpoint, evaluates beside the random and the handcrafted agent, and
+writes ``model.zip``, ``progress.jsonl``, ``learning_curve.png`` and ``figures.json``. Ctrl-C keeps what was learnt;
+``--resume`` goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import load_from_zip_file
 from tqdm import tqdm
@@ -41,7 +41,7 @@ except ImportError:
     sys.exit("agents.ppo needs sb3-contrib, which is not installed: pip install 'ugst-env[agents]'")
 
 import ugst_env
-from agents.evaluate import OneLineParser, Policy, Result, bar_interval, evaluate, results_table
+from agents.evaluate import OneLineParser, Policy, Result, bar_interval, evaluate, print_table, results_table
 from agents.handcrafted import handcrafted_policy
 from agents.random_agent import random_policy
 from ugst_env.envs.discrete import DialogueCore
@@ -52,6 +52,9 @@ ACTIVATION = torch.nn.Tanh
 TEST_GOALS = "challenge:test"
 
 
+OUT = Path("runs/ppo")
+
+
 def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
@@ -60,7 +63,7 @@ def _option(default: Any, text: str) -> Any:
 class Options:
     """Everything that can be set, each by the command-line option of its name."""
 
-    out: Path = _option(Path("runs/ppo"), "folder for everything that is written")
+    out: Path = _option(OUT, "folder for everything that is written")  # noqa: RUF009
     user: str = _option("ugst-tiny", "the simulated user: ugst-tiny, scripted, hf:..., a .gguf file")
     goals: str = _option("challenge:train", "goals to train on")
     steering: bool = _option(True, "show the user its goal state")
@@ -106,7 +109,8 @@ def check(options: Options) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(options, name)}")
     if not 2 <= options.batch_size <= options.n_steps * options.num_envs:
         raise ValueError(
-            f"--batch-size must be in 2..{options.n_steps * options.num_envs} (--n-steps times --num-envs), got {options.batch_size}"
+            f"--batch-size must be in 2..{options.n_steps * options.num_envs} (--n-steps times --num-envs), "
+            f"got {options.batch_size}"
         )
 
 
@@ -121,13 +125,17 @@ def resumed(given: dict[str, Any], out: Path) -> Options:
         For an option that cannot change on the way.
     """
     if not (out / "model.zip").is_file() or not (out / "config.json").is_file():
-        raise FileNotFoundError(f"nothing to resume in {out}: it needs the model.zip and the config.json of an earlier run")
+        raise FileNotFoundError(
+            f"nothing to resume in {out}: it needs the model.zip and the config.json of an earlier run"
+        )
     saved = json.loads((out / "config.json").read_text())
     known = {option.name for option in fields(Options)}
     options = replace(Options(), **{name: value for name, value in saved.items() if name in known})
     for name, value in given.items():
         if name not in RESUMABLE and value != getattr(options, name):
-            raise ValueError(f"--{name.replace('_', '-')} was {getattr(options, name)} and cannot change when resuming, got {value}")
+            raise ValueError(
+                f"--{name.replace('_', '-')} was {getattr(options, name)} and cannot change when resuming, got {value}"
+            )
     return replace(options, **given)
 
 
@@ -261,7 +269,9 @@ def load_policy(path: Path) -> Policy:
         )
         network.load_state_dict(weights)
     except (ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a model that agents.ppo saved for this environment ({type(error).__name__})") from error
+        raise ValueError(
+            f"{path} is not a model that agents.ppo saved for this environment ({type(error).__name__})"
+        ) from error
     network.set_training_mode(False)
 
     def act(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -286,7 +296,7 @@ def read_progress(out: Path, *, until: int | None = None) -> list[dict[str, Any]
 
 
 def train(options: Options, setup: Setup) -> float:
-    """Train, or go on training, until the steps or the minutes are used up; return the seconds of all training so far."""
+    """Train, or go on training, until steps or minutes are used up; return the seconds of all training so far."""
     out, done, before = options.out, 0, 0.0
     if options.resume:
         done = steps_of(out / "model.zip")
@@ -304,9 +314,7 @@ def train(options: Options, setup: Setup) -> float:
     def clock() -> float:
         return before + time.monotonic() - begin
 
-    env = SB3VecEnv(
-        options.num_envs, user=setup.user, goals=setup.source, world=setup.world, steering=setup.steering
-    )
+    env = SB3VecEnv(options.num_envs, user=setup.user, goals=setup.source, world=setup.world, steering=setup.steering)
     model = make_model(options, env, clock)
     if options.resume:
         model.set_parameters(str(out / "model.zip"), device="cpu")
@@ -354,7 +362,7 @@ def smooth(values: NDArray[np.float64], weights: NDArray[np.float64], *, width: 
 
 
 def compare(options: Options, setup: Setup) -> tuple[list[Result], dict[str, float]]:
-    """Evaluate random, handcrafted and PPO on the same test goals with the same seeds; return results and wall seconds."""
+    """Evaluate random, handcrafted and PPO on the same test goals and seeds; return results and wall seconds."""
     policies = {
         "random": random_policy(seed=options.seed),
         "handcrafted": handcrafted_policy,
@@ -386,7 +394,7 @@ def report(options: Options, results: Sequence[Result], training: float, evaluat
     steps = steps_of(options.out / "model.zip")
     if results:
         title = f"{TEST_GOALS}, {len(results[0].records)} goals, user {options.user}, PPO after {steps:,} steps"
-        Console().print(results_table(results, title=title))
+        print_table(results_table(results, title=title))
     if lines:
         draw(lines, results, options.out / "learning_curve.png")
     figures = {
@@ -404,7 +412,8 @@ def report(options: Options, results: Sequence[Result], training: float, evaluat
         },
     }
     write_atomically(options.out / "figures.json", (json.dumps(figures, indent=1) + "\n").encode())
-    print(f"trained {steps:,} steps in {training / 60:.1f} minutes; files in {options.out}/: {', '.join(sorted(p.name for p in options.out.iterdir()))}")
+    files = ", ".join(sorted(path.name for path in options.out.iterdir()))
+    print(f"trained {steps:,} steps in {training / 60:.1f} minutes; files in {options.out}/: {files}")
 
 
 def make_room(out: Path) -> None:

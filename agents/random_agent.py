@@ -16,8 +16,9 @@ from agents.evaluate import Policy, main
 def random_policy(*, seed: int = 1) -> Policy:
     """A policy that draws uniformly from the mask.
 
-    Each draw depends on `seed` and the observation alone, so it is the same however many conversations are held at once. No two
-    observations of one conversation are equal (they hold the turn), so within a conversation the draws are independent.
+    Each draw depends on `seed` and the observation alone, so it is the same however many conversations are held at
+    once. No two observations of one conversation are equal (they hold the turn), so within a conversation the draws
+    are independent.
     """
 
     def act(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:
