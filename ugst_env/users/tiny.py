@@ -85,6 +85,7 @@ COPY_TOKENS = (
 )
 _REFERENCES = tuple((domain, "reference") for domain in DOMAINS)
 _COPY_SET = frozenset(COPY_TOKENS)
+_SPOKEN = frozenset(("<end>", "<bye>", "<lower>", "<upper>", "<words>"))
 SPECIAL_TOKENS = (
     *_MARKS,
     *_MODES,
@@ -221,10 +222,14 @@ class Codec:
         """The copy tokens of a goal; none with raw copying."""
         return handles_of(goal) if self.copy else NO_HANDLES
 
-    def banned(self, goal: UserGoal) -> tuple[int, ...]:
-        """Tokens that mean nothing in a reply about this goal: those that copy a value which it does not have."""
+    def banned(self, goal: UserGoal, *, trace: bool) -> tuple[int, ...]:
+        """Tokens that mean nothing in a reply: those that copy a value the goal does not have, and other control tokens.
+
+        Only a reasoning trace speaks of slots and statuses.
+        """
         values = self.handles(goal).values
-        return tuple(self.ids[token] for token in COPY_TOKENS if token not in values)
+        control = () if trace else (token for token in SPECIAL_TOKENS if token not in _COPY_SET | _SPOKEN)
+        return tuple(self.ids[token] for token in (*control, *(t for t in COPY_TOKENS if t not in values)))
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -503,7 +508,12 @@ class TinyUser:
         from ugst_env.models.causal import Prompt
 
         prompts = [
-            Prompt(r.episode, tuple(self.codec.prompt(r, trace=self.trace)), r.seed, self.codec.banned(r.goal))
+            Prompt(
+                r.episode,
+                tuple(self.codec.prompt(r, trace=self.trace)),
+                r.seed,
+                self.codec.banned(r.goal, trace=self.trace),
+            )
             for r in requests
         ]
         longest = self.model.max_length - MAX_REPLY_TOKENS
