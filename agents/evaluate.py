@@ -28,6 +28,7 @@ from tqdm import tqdm
 from ugst_env.envs.setup import make_setup
 from ugst_env.envs.vector import UGSTVectorEnv
 from ugst_env.goal import Category
+from ugst_env.users.protocol import UserSimulator
 
 Policy = Callable[[NDArray[np.float32], NDArray[np.int8]], NDArray[np.int64]]
 """Observations float32 (n, `OBSERVATION_SIZE`) and masks int8 (n, 44) to actions int64 (n,)."""
@@ -367,14 +368,18 @@ def bar_interval() -> float:
 def main(argv: Sequence[str] | None = None, *, default_agents: Sequence[str] = ("random", "handcrafted")) -> None:
     """Run the command line."""
     parser = OneLineParser(
-        description="Evaluate agents side by side on UGST-v0.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="agents.evaluate",
+        description="Evaluate agents side by side on UGST-v0.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--agents", nargs="+", default=list(default_agents), help=", ".join(AGENTS))
     parser.add_argument("--user", default="ugst-tiny", help="the simulated user")
     parser.add_argument("--goals", default="challenge:test", help="challenge:train|val|test or a file")
-    parser.add_argument("--episodes", type=int, default=150, help="how many of the goals to use")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="each gives every goal one conversation")
-    parser.add_argument("--num-envs", type=int, default=32, help="how many conversations are held at once")
+    parser.add_argument("--episodes", type=_at_least(1), default=150, help="how many of the goals to use")
+    parser.add_argument(
+        "--seeds", type=_at_least(0), nargs="+", default=[1], help="each gives every goal one conversation"
+    )
+    parser.add_argument("--num-envs", type=_at_least(1), default=32, help="how many conversations are held at once")
     parser.add_argument(
         "--steering", action=argparse.BooleanOptionalAction, default=True, help="show the user its goal state"
     )
@@ -382,26 +387,22 @@ def main(argv: Sequence[str] | None = None, *, default_agents: Sequence[str] = (
     options = parser.parse_args(argv)
     # The networks here are tiny: a second thread costs more in waiting than it saves.
     torch.set_num_threads(1)
-    results = []
     try:
-        if options.json is not None and not options.json.parent.is_dir():
-            raise FileNotFoundError(f"the folder of --json does not exist: {options.json.parent}")
-        for name, policy in [find_policy(spec, seed=options.seeds[0]) for spec in options.agents]:
-            results.append(
-                evaluate(
-                    policy,
-                    name=name,
-                    user=options.user,
-                    goals=options.goals,
-                    episodes=options.episodes,
-                    seeds=options.seeds,
-                    num_envs=options.num_envs,
-                    steering=options.steering,
-                    progress=True,
-                )
+        policies, user = _load(options, parser)
+        results = [
+            evaluate(
+                policy,
+                name=name,
+                user=user,
+                goals=options.goals,
+                episodes=options.episodes,
+                seeds=options.seeds,
+                num_envs=options.num_envs,
+                steering=options.steering,
+                progress=True,
             )
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        parser.error(str(error))
+            for name, policy in policies
+        ]
     except KeyboardInterrupt:
         parser.exit(130, f"{parser.prog}: stopped; nothing was written\n")
     title = f"{options.goals}, {len(results[0].records)} episodes, user {options.user}"
@@ -410,6 +411,32 @@ def main(argv: Sequence[str] | None = None, *, default_agents: Sequence[str] = (
         config = {key: value for key, value in vars(options).items() if key != "json"}
         data = {"config": config, "results": [result.to_json() for result in results]}
         options.json.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def _load(
+    options: argparse.Namespace, parser: argparse.ArgumentParser
+) -> tuple[list[tuple[str, Policy]], UserSimulator]:
+    """Check what only a look at the disk can check, before any time is spent."""
+    try:
+        if options.json is not None and not options.json.parent.is_dir():
+            raise FileNotFoundError(f"the folder of --json does not exist: {options.json.parent}")
+        policies = [find_policy(spec, seed=options.seeds[0]) for spec in options.agents]
+        return policies, make_setup(user=options.user, goals=options.goals, steering=options.steering).user
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        parser.error(str(error))
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        return value
+
+    return whole_number
 
 
 if __name__ == "__main__":

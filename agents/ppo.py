@@ -50,8 +50,6 @@ from ugst_env.envs.setup import Setup, make_setup
 
 ACTIVATION = torch.nn.Tanh
 TEST_GOALS = "challenge:test"
-
-
 OUT = Path("runs/ppo")
 
 
@@ -332,33 +330,35 @@ def train(options: Options, setup: Setup) -> float:
     return clock()
 
 
-def draw(lines: Sequence[dict[str, Any]], results: Sequence[Result], path: Path) -> None:
+def draw(lines: Sequence[dict[str, Any]], results: Sequence[Result], path: Path, *, title: str) -> None:
     """Draw return and success over steps, with the evaluated agents as dashed lines."""
     steps = np.array([line["steps"] for line in lines])
     counts = np.array([line["episodes"] for line in lines], dtype=float)
     figure, axes = plt.subplots(2, 1, figsize=(7.5, 6.5), sharex=True, constrained_layout=True)
     rows = (("return", "return per episode", "episode_return"), ("success", "success rate", "success"))
-    for axis, (key, label, figure_of) in zip(axes, rows, strict=True):
+    colours = {"random": "tab:gray", "handcrafted": "tab:green", "ppo": "tab:orange"}
+    for axis, (key, label, name) in zip(axes, rows, strict=True):
         values = np.array([line[key] for line in lines])
         axis.plot(steps, values, color="tab:blue", alpha=0.25, linewidth=1)
-        axis.plot(steps, smooth(values, counts), color="tab:blue", linewidth=2, label="PPO, training goals")
-        for result, colour in zip(results, ("tab:gray", "tab:green", "tab:orange"), strict=False):
-            level = getattr(result, figure_of)
-            axis.axhline(level, color=colour, linestyle="--", linewidth=1.2, label=f"{result.agent}, test goals")
+        axis.plot(steps, smooth(values, counts), color="tab:blue", linewidth=2, label="PPO in training, exploring")
+        for result in results:
+            text = f"{result.agent}{', greedy' if result.agent == 'ppo' else ''}, test goals"
+            axis.axhline(getattr(result, name), color=colours[result.agent], linestyle="--", linewidth=1.2, label=text)
         axis.set_ylabel(label)
         axis.grid(alpha=0.25)
     axes[1].set_ylim(-0.02, 1.02)
     axes[1].set_xlabel("environment steps")
-    axes[0].legend(loc="lower right", fontsize=8)
+    axes[1].legend(loc="lower right", fontsize=8)
+    axes[0].set_title(title, fontsize=10)
     figure.savefig(path, dpi=140)
     plt.close(figure)
 
 
 def smooth(values: NDArray[np.float64], weights: NDArray[np.float64], *, width: int = 5) -> NDArray[np.float64]:
     """Weighted moving average over `width` points, fewer at the edges."""
-    kernel = np.ones(min(width, 2 * len(values) - 1))
-    total = np.convolve(values * weights, kernel)[len(kernel) // 2 :][: len(values)]
-    return total / np.convolve(weights, kernel)[len(kernel) // 2 :][: len(values)]
+    half = width // 2
+    spans = [slice(max(0, k - half), k + half + 1) for k in range(len(values))]
+    return np.array([np.average(values[span], weights=weights[span]) for span in spans])
 
 
 def compare(options: Options, setup: Setup) -> tuple[list[Result], dict[str, float]]:
@@ -396,7 +396,8 @@ def report(options: Options, results: Sequence[Result], training: float, evaluat
         title = f"{TEST_GOALS}, {len(results[0].records)} goals, user {options.user}, PPO after {steps:,} steps"
         print_table(results_table(results, title=title))
     if lines:
-        draw(lines, results, options.out / "learning_curve.png")
+        title = f"UGST-v0, user {options.user}, seed {options.seed}"
+        draw(lines, results, options.out / "learning_curve.png", title=title)
     figures = {
         "results": [result.to_json(records=False) for result in results],
         "config": {**asdict(options), "out": str(options.out)},
@@ -461,7 +462,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The networks here are tiny: a second thread costs more in waiting than it saves.
         torch.set_num_threads(options.threads)
         setup = make_setup(user=options.user, goals=options.goals, steering=options.steering)
-        if not options.resume:
+        if options.resume:
+            load_policy(options.out)
+        else:
             make_room(options.out)
     except (ValueError, TypeError, OSError, ImportError) as error:
         parser.error(str(error))
@@ -472,10 +475,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         results, evaluation = compare(options, setup) if options.eval_goals else ([], {})
         report(options, results, training, evaluation)
     except KeyboardInterrupt:
-        steps = steps_of(options.out / "model.zip")
+        model = options.out / "model.zip"
+        if not model.is_file():
+            parser.exit(130, f"{parser.prog}: stopped before training began\n")
         parser.exit(
             130,
-            f"{parser.prog}: stopped; the model after {steps} steps is in {options.out / 'model.zip'}, "
+            f"{parser.prog}: stopped; the model after {steps_of(model)} steps is in {model}, "
             f"and this goes on: python -m agents.ppo --out {options.out} --resume\n",
         )
 

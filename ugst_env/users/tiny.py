@@ -223,7 +223,7 @@ class Codec:
         return handles_of(goal) if self.copy else NO_HANDLES
 
     def banned(self, goal: UserGoal, *, trace: bool) -> tuple[int, ...]:
-        """Tokens that mean nothing in a reply: those that copy a value the goal does not have, and other control tokens.
+        """Tokens that mean nothing in a reply: copies of values that the goal does not have, and other control tokens.
 
         Only a reasoning trace speaks of slots and statuses.
         """
