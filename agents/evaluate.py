@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from ugst_env.envs.actions import ACTIONS
 from ugst_env.envs.setup import make_setup
 from ugst_env.envs.vector import UGSTVectorEnv
 from ugst_env.goal import Category
@@ -203,7 +204,7 @@ def _play(
     n, queue = envs.num_envs, deque(plan)
     playing: list[tuple[int, int] | None] = [None] * n
     returns, turns = np.zeros(n), np.zeros(n, dtype=int)
-    masks = np.zeros((n, envs.single_action_space.n), dtype=np.int8)
+    masks = np.zeros((n, len(ACTIONS)), dtype=np.int8)
     over = np.ones(n, dtype=bool)
     records: list[EpisodeRecord] = []
     steps, begin = 0, time.perf_counter()
@@ -230,7 +231,7 @@ def _play(
         for k in np.flatnonzero(over):
             job = playing[k]
             if job is not None:
-                records.append(_record(job, float(returns[k]), int(turns[k]), _slot_info(infos, k)))
+                records.append(_record(job, float(returns[k]), int(turns[k]), _slot_info(infos, int(k))))
                 bar.update()
     records.sort(key=lambda record: (record.seed, record.goal))
     return records, steps, time.perf_counter() - begin

@@ -71,12 +71,12 @@ class Options:
     seed: int = _option(1, "seed of the training run and of the evaluation")
     resume: bool = _option(False, "go on with the run in the folder")
     eval_goals: int = _option(150, "test goals to evaluate on afterwards, 0 for no evaluation")
-    n_steps: int = _option(32, "steps per conversation slot between two updates")
+    n_steps: int = _option(16, "steps per conversation slot between two updates")
     batch_size: int = _option(512, "steps per gradient step")
-    epochs: int = _option(10, "passes over the steps of an update")
+    epochs: int = _option(8, "passes over the steps of an update")
     learning_rate: float = _option(1e-3, "Adam's step size at the start")
     final_learning_rate: float = _option(1e-4, "and at the end, reached linearly")
-    gamma: float = _option(0.99, "discount per step")
+    gamma: float = _option(1.0, "discount per step")
     gae_lambda: float = _option(0.95, "of generalised advantage estimation")
     clip_range: float = _option(0.2, "of PPO's probability ratio")
     entropy: float = _option(0.01, "weight of the entropy bonus")
@@ -256,7 +256,7 @@ def load_policy(path: Path) -> Policy:
     if not path.is_file():
         raise FileNotFoundError(f"no model file {path}")
     try:
-        weights = load_from_zip_file(path, device="cpu", load_data=False)[1]["policy"]
+        weights: Any = load_from_zip_file(path, device="cpu", load_data=False)[1]["policy"]
         widths = [len(weights[f"mlp_extractor.policy_net.{layer}.weight"]) for layer in (0, 2)]
         network = MaskableActorCriticPolicy(
             DialogueCore.observation_space,

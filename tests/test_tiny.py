@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import warnings
 from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from gymnasium.utils.env_checker import check_env as check_gymnasium
+from stable_baselines3.common.env_checker import check_env as check_sb3
 from tokenizers import Tokenizer
 
 import ugst_env  # noqa: F401
@@ -144,6 +147,16 @@ def test_same_conversations_in_one_environment_and_in_many() -> None:
                 over = terminated or truncated
         env.close()
         assert alone == said[k]
+
+
+def test_the_default_environment_passes_both_checkers() -> None:
+    """`gym.make` without an argument, with the shipped model in the loop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make("UGST-v0")
+        check_gymnasium(env.unwrapped, skip_render_check=False)
+        check_sb3(env.unwrapped)
+        env.close()
 
 
 def test_aligned_with_steering(tiny: TinyUser, world: World) -> None:

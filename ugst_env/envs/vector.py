@@ -31,7 +31,8 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[An
     autoreset_mode
         A `gymnasium.vector.AutoresetMode` or its name. NEXT_STEP: the step after an end ignores the action, returns the
         reset observation and reward 0. SAME_STEP: the step that ends returns the reset observation, with ``final_obs``
-        and ``final_info`` in `info`. DISABLED: the caller resets with ``options={"reset_mask": bool array}``.
+        and ``final_info`` in `info`; where episodes end, their openings are a second batch. DISABLED: the caller resets
+        with ``options={"reset_mask": bool array}``.
     render_mode
         ``"ansi"`` (`render()` returns a tuple of texts) or None.
     **arguments
