@@ -17,7 +17,7 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ from tqdm import tqdm
 
 from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
-from ugst_env.goals.generator import challenge, goal_source
+from ugst_env.goal import Rule
+from ugst_env.goals.generator import SPLIT_POLICIES, challenge, goal_source
+from ugst_env.goals.policies import make_rule
 from ugst_env.metrics import Alignment, alignment, converse
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.clerks import clerk_act
@@ -50,6 +52,8 @@ class TinyConfig:
         Conversations per file; a shard is written at once, and never again.
     stray
         Share of user turns that drift (and are not learnt): the model meets states that a perfect user never sees.
+    varied
+        Share of conversations whose policy is drawn from `VARIED_RULES` instead of the training policies.
     free, trace
         Share of conversations that are learnt without the goal state as well; share of which one turn is learnt with a
         trace as well.
@@ -70,6 +74,7 @@ class TinyConfig:
     conversations: int = 12000
     shard: int = 500
     stray: float = 0.08
+    varied: float = 0.4
     free: float = 0.3
     trace: float = 0.15
     copy_tokens: bool = True
@@ -85,6 +90,33 @@ class TinyConfig:
     warmup: int = 200
     minutes: float = 120.0
     seed: int = 1
+
+
+# Rules whose parameter a user has to understand and not just repeat: a few training policies do not teach that.
+VARIED_RULES = {
+    "max_words": tuple(str(n) for n in range(7, 25)),
+    "min_words": tuple(str(n) for n in range(3, 9)),
+    "max_sentences": ("1", "2", "3", "4"),
+    "max_things": ("1", "2", "3", "4"),
+    "never_say": (
+        "please", "need", "like", "find", "could", "looking", "good", "fine", "book", "would", "any", "nice", "great",
+        "mind", "can", "care", "get", "should", "tell", "know", "i'm", "town", "me", "lovely", "thank", "thanks/thank",
+    ),
+    "withhold": ("pricerange", "area", "people", "stay", "time", "food", "stars", "type", "day", "arriveBy", "leaveAt"),
+    "not_first": ("pricerange", "area", "people", "stay", "time", "food", "stars", "type", "day", "arriveBy"),
+    "no_mark": ("?", "!", ",", "'", "."),
+    "end_mark": ("!", ".", "..."),
+}  # fmt: skip
+
+
+def varied_rule(rng: random.Random) -> Rule:
+    """A rule of `VARIED_RULES`, never one that the validation or test goals have."""
+    held_out = {(rule.kind, rule.value) for split in ("val", "test") for rule in SPLIT_POLICIES[split]}
+    while True:
+        kind = rng.choice(list(VARIED_RULES))
+        value = rng.choice(VARIED_RULES[kind])
+        if (kind, value) not in held_out:
+            return make_rule(kind, value)
 
 
 CLERK_MIXES = (
@@ -114,6 +146,8 @@ def talk(setting: Setting, config: TinyConfig, number: int) -> tuple[Episode, li
     """Conversation `number` of the training set: the episode, and each user reply with whether it strayed."""
     rng = random.Random(f"{config.seed}/{number}")
     goal = goal_source("challenge:train", setting.world)(rng)
+    if rng.random() < config.varied:
+        goal = replace(goal, policy=(varied_rule(rng),))
     episode = Episode(goal, setting.tracker, setting.vocabulary, seed=rng.getrandbits(60), max_turns=MAX_TURNS)
     straight = ScriptedUser(setting.world, setting.vocabulary)
     # A stray user does not leave early: nothing could be learnt after it.

@@ -81,11 +81,10 @@ COPY_TOKENS = (
     *(f"<=fact.{kind}>" for kind in _OPEN_FACTS),
     *(f"<=policy.{kind}>" for kind in _PHRASE_RULES),
     *(f"<={domain}.{slot}>" for domain, slot in BELIEF_SLOTS),
-    *(f"<={domain}.{slot}.else>" for domain, slot in BELIEF_SLOTS),
 )
 _REFERENCES = tuple((domain, "reference") for domain in DOMAINS)
 _COPY_SET = frozenset(COPY_TOKENS)
-_SPOKEN = frozenset(("<end>", "<bye>", "<lower>", "<upper>", "<words>"))
+_SPOKEN = frozenset(("<end>", "<bye>", "<lower>", "<upper>", "<words>", "<else>"))
 SPECIAL_TOKENS = (
     *_MARKS,
     *_MODES,
@@ -108,8 +107,13 @@ def _in_words(value: str) -> str:
     return spelt.lower() if value[:1].isdigit() else spelt
 
 
-_PLURALS = {"1 person": "1 people", "1 night": "1 nights", "1 ticket": "1 tickets"}
-_ONE = re.compile(r"\b(?:" + "|".join(_PLURALS) + r")\b")
+_PLAIN_FORMS = {
+    "1 person": "1 people",
+    "1 night": "1 nights",
+    "1 ticket": "1 tickets",
+    "moderately priced": "moderate",
+}
+_FORMS = re.compile(r"\b(?:" + "|".join(_PLAIN_FORMS) + r")\b")
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Handles:
     Parameters
     ----------
     values
-        What each token stands for.
+        What each token stands for; ``<else>`` before a token makes it the alternative of a conditional value.
     forms
         Which tokens a lower-case piece of text may stand for, as (token, whether it is spelt out in words).
     pattern
@@ -149,7 +153,7 @@ def handles_of(goal: UserGoal) -> Handles:
             if isinstance(want, Want) and want.value not in ("yes", "no"):
                 values[f"<={objective.domain}.{want.slot}>"] = display(want.slot, want.value)
                 if want.otherwise is not None:
-                    values[f"<={objective.domain}.{want.slot}.else>"] = display(want.slot, want.otherwise)
+                    values[f"<else><={objective.domain}.{want.slot}>"] = display(want.slot, want.otherwise)
     forms: dict[str, list[tuple[str, bool]]] = {}
     spell_out = any(rule.kind == "no_digits" for rule in goal.policy)
     for token, value in values.items():
@@ -162,6 +166,7 @@ def handles_of(goal: UserGoal) -> Handles:
     return Handles(values, {form: tuple(tokens) for form, tokens in forms.items()}, pattern)
 
 
+_TOKEN = re.compile(r"<[^<>]+>")
 _TOPIC_WORDS = {
     "attraction": ("attraction", "visit", "museum", "park", "entrance"),
     "hotel": ("hotel", "guesthouse", "stay", "accommodation", "nights", "night", "room", "guests"),
@@ -188,9 +193,9 @@ def _best_token(tokens: Sequence[tuple[str, bool]], topic: str | None, following
     return min(
         tokens,
         key=lambda pair: (
-            topic is None or not pair[0].startswith(f"<={topic}."),
-            cue is None or not pair[0].startswith(f"<={topic}.{cue}"),
-            pair[0].endswith(".else>"),
+            topic is None or f"<={topic}." not in pair[0],
+            cue is None or f"<={topic}.{cue}" not in pair[0],
+            pair[0].startswith("<else>"),
         ),
     )
 
@@ -228,8 +233,9 @@ class Codec:
         Only a reasoning trace speaks of slots and statuses.
         """
         values = self.handles(goal).values
+        known = {token for key in values for token in _TOKEN.findall(key)}
         control = () if trace else (token for token in SPECIAL_TOKENS if token not in _COPY_SET | _SPOKEN)
-        return tuple(self.ids[token] for token in (*control, *(t for t in COPY_TOKENS if t not in values)))
+        return tuple(self.ids[token] for token in (*control, *(t for t in (*COPY_TOKENS, "<else>") if t not in known)))
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -242,8 +248,10 @@ class Codec:
 
         Angle brackets are dropped, so no text is a control token.
         """
-        # A copy token does not tell whether it is 1: number agreement is left to `read`.
-        text = _ONE.sub(lambda m: _PLURALS[m[0]], " ".join(text.lower().replace("<", " ").replace(">", " ").split()))
+        # A copy token has one form, and does not tell whether it is 1: number agreement is left to `read`.
+        text = _FORMS.sub(
+            lambda m: _PLAIN_FORMS[m[0]], " ".join(text.lower().replace("<", " ").replace(">", " ").split())
+        )
         ids: list[int] = []
         at = 0
         for match in handles.pattern.finditer(text) if handles.pattern is not None else ():
@@ -251,7 +259,7 @@ class Codec:
             if before:
                 ids += self._plain(before if at else " " + before)
             token, spelt = _best_token(handles.forms[match[0]], topic, text[match.end() : match.end() + 12])
-            ids += self._specials("<words>", token) if spelt else self._specials(token)
+            ids += self._specials(*(("<words>",) if spelt else ()), *_TOKEN.findall(token))
             at = match.end()
         rest = text[at:]
         if rest:
@@ -295,7 +303,7 @@ class Codec:
                     ids += self._specials("<if>")
                     ids += self._specials("<nomatch>") if slot == "no_match" else self._plain(f" {slot} {value}")
                     ids += self._specials("<else>")
-                    ids += self._value(token.replace(">", ".else>"), part.otherwise, handles)
+                    ids += self._value(f"<else>{token}", part.otherwise, handles)
         return ids
 
     def state(self, state: GoalState, *, left: int) -> list[int]:
@@ -400,7 +408,8 @@ class Codec:
         if not ids or ids[-1] != self.end:
             return UserReply("", trace=trace, error=f"the model did not finish its reply within {len(ids)} tokens")
         end = self.ids["<bye>"] in ids
-        text = _ARTICLE.sub(_right_article, singular(self._spell(ids, handles)))
+        text = singular(self._spell(ids, handles)).replace("seafood food", "seafood")
+        text = _ARTICLE.sub(_right_article, text)
         upper, lower = self.ids["<upper>"] in ids, self.ids["<lower>"] in ids
         text = text.upper() if upper else text.lower() if lower else _sentence_case(text)
         if not any(c.isalnum() for c in text):
@@ -410,7 +419,7 @@ class Codec:
     def _spell(self, ids: Sequence[int], handles: Handles) -> str:
         parts: list[str] = []
         plain: list[int] = []
-        in_words = False
+        in_words, alternative = False, ""
 
         def flush() -> None:
             if plain:
@@ -424,11 +433,12 @@ class Codec:
                 continue
             flush()
             if name in _COPY_SET:
-                value = handles.values.get(name, "")
+                value = handles.values.get(alternative + name, handles.values.get(name, ""))
                 parts.append(" " + (_in_words(value) if in_words else value))
-            elif name not in _MARKS:
+            elif name not in _MARKS and name not in _SPOKEN:
                 parts.append(f" {name}")
-            in_words = name == "<words>"
+            in_words = name == "<words>" or (in_words and name == "<else>")
+            alternative = "<else>" if name == "<else>" else ""
         flush()
         return " ".join("".join(parts).split())
 
