@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ugst_env.envs.actions import ACTIONS, OBSERVATION_SIZE, action_mask, decode, look, observe
+from ugst_env.envs.actions import ACTIONS, OBSERVATION_SIZE, View, action_mask, decode, look, observe
 from ugst_env.envs.episode import Episode, Step
 from ugst_env.envs.render import render_text
 from ugst_env.envs.setup import Setup, make_setup
@@ -35,6 +35,7 @@ class DialogueCore:
         self.episode: Episode | None = None
         self._last_action: int | None = None
         self._unopened: Step | None = None
+        self._found: View | None = None
 
     def begin(self, rng: np.random.Generator, options: dict[str, Any] | None) -> UserRequest:
         """Begin an episode; return what the user is to be asked for its opening."""
@@ -53,7 +54,7 @@ class DialogueCore:
             steering=self.setup.steering,
             key=f"{os.getpid()}-{next(_episode_numbers)}",
         )
-        self._last_action, self._unopened = None, None
+        self._last_action, self._unopened, self._found = None, None, None
         return self.episode.request()
 
     def act(self, action: int | np.int64) -> Step:
@@ -66,9 +67,15 @@ class DialogueCore:
         if self._unopened is not None:
             step, self._unopened = self._unopened, None
             return step
-        view = look(episode.belief, self.setup.world)
-        self._last_action = int(action)
-        return episode.act(decode(ACTIONS[int(action)], episode.belief, view, self.setup.world))
+        act = decode(ACTIONS[int(action)], episode.belief, self._search(episode), self.setup.world)
+        self._last_action, self._found = int(action), None
+        return episode.act(act)
+
+    def _search(self, episode: Episode) -> View:
+        """What the database says to the belief, searched once per step."""
+        if self._found is None:
+            self._found = look(episode.belief, self.setup.world)
+        return self._found
 
     def request(self) -> UserRequest:
         """What the user is to be asked."""
@@ -79,6 +86,7 @@ class DialogueCore:
         """Take the user's reply."""
         assert self.episode is not None
         opening = self.episode.turn == 0
+        self._found = None
         step = self.episode.hear(reply)
         if opening and step.over:
             self._unopened = step
@@ -97,7 +105,7 @@ class DialogueCore:
         episode = self.episode
         if episode is None:
             raise gymnasium.error.ResetNeeded("call reset() first: there is no conversation")
-        view = look(episode.belief, self.setup.world)
+        view = self._search(episode)
         observation = observe(
             episode.belief, view, last_action=self._last_action, turn=episode.turn, max_turns=episode.max_turns
         )

@@ -84,7 +84,7 @@ class TinyConfig:
     heads: int = 6
     kv_heads: int = 1
     intermediate: int = 512
-    tokens: int = 11_000_000
+    tokens: int = 14_000_000
     batch_tokens: int = 3072
     learning_rate: float = 2e-3
     warmup: int = 200
