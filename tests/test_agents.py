@@ -123,7 +123,13 @@ def test_ctrl_c_keeps_the_model_and_says_where(tmp_path: Path) -> None:
     out = tmp_path / "ppo"
     command = [sys.executable, "-m", "agents.ppo", "--out", str(out), "--timesteps", "1000000", *FAST]
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background job may have been started with SIGINT ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not (out / "progress.jsonl").exists() and time.monotonic() < deadline:
