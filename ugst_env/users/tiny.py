@@ -128,13 +128,20 @@ class Handles:
         Which tokens a lower-case piece of text may stand for, as (token, whether it is spelt out in words).
     pattern
         Finds such pieces in a lower-case text; None where there are none.
+    mark, case
+        The punctuation mark and the letter case that a policy asks for, None where none does. They are copied as well:
+        the model always sees and says the `STAND_INS`.
     """
 
     values: Mapping[str, str]
     forms: Mapping[str, tuple[tuple[str, bool], ...]]
     pattern: re.Pattern[str] | None
+    mark: str | None = None
+    case: str | None = None
 
 
+# What stands in a prompt for whatever mark or case a policy asks for.
+STAND_INS = {"end_mark": ".", "case": "upper"}
 NO_HANDLES = Handles({}, {}, None)
 
 
@@ -163,7 +170,9 @@ def handles_of(goal: UserGoal) -> Handles:
             forms.setdefault(spelt, []).append((token, True))
     any_form = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
     pattern = re.compile(rf"(?<![\w:.])(?:{any_form})(?![\w:]|\.\d)") if forms else None
-    return Handles(values, {form: tuple(tokens) for form, tokens in forms.items()}, pattern)
+    asked = {rule.kind: rule.value for rule in goal.policy}
+    ways = {form: tuple(tokens) for form, tokens in forms.items()}
+    return Handles(values, ways, pattern, mark=asked.get("end_mark"), case=asked.get("case"))
 
 
 _TOKEN = re.compile(r"<[^<>]+>")
@@ -279,7 +288,8 @@ class Codec:
         for rule in goal.policy:
             if rule.kind != "text":
                 token = f"<=policy.{rule.kind}>"
-                ids += [*self._specials(f"<policy.{rule.kind}>"), *self._value(token, rule.value, handles)]
+                value = STAND_INS.get(rule.kind, rule.value) if self.copy else rule.value
+                ids += [*self._specials(f"<policy.{rule.kind}>"), *self._value(token, value, handles)]
         for objective in goal.objectives:
             ids += self._objective(objective, handles)
         return ids
@@ -353,8 +363,12 @@ class Codec:
     def reply(self, text: str, handles: Handles, topic: str | None = None, *, end: bool) -> list[int]:
         """Token ids of a user reply, up to and with ``<end>``."""
         ids = []
+        if handles.mark is not None and text.endswith(handles.mark):
+            text = text[: -len(handles.mark)] + STAND_INS["end_mark"]
         if any(c.isalpha() for c in text):
-            if text == text.upper() and sum(c.isalpha() for c in text) > 2:
+            if (handles.case == "lower" and text == text.lower()) or (
+                text == text.upper() and sum(c.isalpha() for c in text) > 2
+            ):
                 ids += self._specials("<upper>")
             elif text == text.lower() and _sentence_case(text) != text:
                 ids += self._specials("<lower>")
@@ -411,7 +425,11 @@ class Codec:
         text = singular(self._spell(ids, handles)).replace("seafood food", "seafood")
         text = _ARTICLE.sub(_right_article, text)
         upper, lower = self.ids["<upper>"] in ids, self.ids["<lower>"] in ids
+        if upper and handles.case == "lower":
+            upper, lower = False, True
         text = text.upper() if upper else text.lower() if lower else _sentence_case(text)
+        if handles.mark is not None and text.endswith(STAND_INS["end_mark"]):
+            text = text[: -len(STAND_INS["end_mark"])] + handles.mark
         if not any(c.isalnum() for c in text):
             return UserReply("", trace=trace, error="the model returned an empty reply")
         return UserReply(text, end=end, trace=trace)
