@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "Python 3.10 or newer is needed, $(PYTHON) is `$(PYTHON) -V 2>&1`: name another (make venv PYTHON=python3.12)."; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "Installing ugst-env and what it needs into .venv (torch among it: one to three minutes) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,agents]"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,agents,train]"
 	@touch $@
 
 test: lint types smollm2 ## Lint, check the types, run the tests
@@ -50,8 +50,8 @@ format: $(STAMP) ## Format the code and mend what the linter can mend
 bench: $(STAMP) ## Run every benchmark
 	@set -e; for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
 
-tiny: $(STAMP) ## Train the shipped user model again, from scratch
-	$(BIN)/python -m ugst_env.training.tiny $(ARGS)
+tiny: $(STAMP) ## Make the shipped user model again, from nothing, into runs/tiny (about two hours on two cores)
+	$(BIN)/python -m ugst_env.training.recipe $(ARGS)
 
 smollm2: $(GGUF) ## Fetch SmolLM2-135M (93 MB), which some tests use and skip without
 

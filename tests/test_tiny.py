@@ -171,26 +171,3 @@ def test_aligned_with_steering(tiny: TinyUser, world: World) -> None:
 def test_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
         TinyUser(tmp_path / "nowhere")
-
-
-def test_training_runs_and_resumes(tmp_path: Path, world: World) -> None:
-    from ugst_env.training.tiny import Setting, TinyConfig, read_shards, train, train_tokenizer, write_shards
-
-    config = TinyConfig(
-        conversations=12, shard=6, tokens=6000, batch_tokens=2048, hidden=32, layers=1, heads=2, intermediate=64
-    )
-    setting = Setting.default()
-    tokenizer = train_tokenizer(setting, config, samples=12)
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    codec = Codec(tokenizer)
-    write_shards(setting, config, codec, tmp_path / "data", worker=0, workers=2)
-    assert len(list((tmp_path / "data").glob("*.npz"))) == 1
-    write_shards(setting, config, codec, tmp_path / "data")
-    first = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
-    write_shards(setting, config, codec, tmp_path / "data")
-    assert first == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
-    assert all(mask.any() for _, mask in read_shards(tmp_path / "data", longest=2048))
-    train(config, tmp_path, resume=False)
-    train(TinyConfig(**{**config.__dict__, "tokens": 9000}), tmp_path, resume=True)
-    replies = TinyUser(tmp_path / "model").reply([])
-    assert replies == []

@@ -7,10 +7,11 @@ matter.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from math import isfinite
 
-from ugst_env.goal import Category, Component, GoalState
+from ugst_env.goal import START, Category, Component, GoalState, Status
 
 
 @dataclass(frozen=True)
@@ -126,3 +127,69 @@ def simulator_reward(state: GoalState) -> float:
     """
     rates = state.success_rates()
     return SIMULATOR_WEIGHT * sum(rates.get(category, 1.0) == 1.0 for category in Category)
+
+
+def _open_components(state: GoalState) -> list[int]:
+    """The components (by position) that it is the user's turn to do something for.
+
+    Those of the objectives in hand: raised and neither served nor lost; where there is none, all that are not raised
+    yet. Slots that a rule forbids to bring up unasked are left out.
+    """
+    rows = list(state.items())
+    heads = {c.objective: now for c, now in rows if c.category is Category.OBJECTIVE}
+    lost = {index for index in heads if all(now.served or now.user_fault for c, now in rows if c.objective == index)}
+    raised = {k for k, now in heads.items() if now.status is not Status.INCOMPLETE and k not in lost}
+    in_hand = raised or set(heads) - lost
+    secret = {rule.value for rule in state.goal.policy if rule.kind == "withhold"}
+    return [
+        k
+        for k, (c, now) in enumerate(rows)
+        if c.objective in in_hand
+        and now.status is START[c.category]
+        and not (now.served or now.user_fault)
+        and getattr(c.content, "slot", None) not in secret
+    ]
+
+
+def reply_indicators(
+    before: GoalState, after: GoalState, faults: Collection[str], *, ended: bool, answered: bool
+) -> dict[Category, bool]:
+    """I_j(u) of the paper's GRPO reward R(u) = sum_j 0.5 * I_j(u), for one reply u of the user.
+
+    * Profile and policy hold if u broke no fact and no rule: none of their components turned MISALIGNED.
+    * Objectives, requirements and preferences hold if (1) u put nothing of theirs out of reach (no component got
+      ``cause`` USER: a contradicted value, a conversation left early), and (2) u did something for them: one that was
+      open advanced, or none was open, or u `answered`. Open is what the user has yet to do its part for (INCOMPLETE,
+      or MISALIGNED for preferences) in the objectives in hand, so there is no hurry to start another one.
+    * Requirements do not hold if u invented a wish. Objectives do not hold if all was served before u, and u did not
+      end the conversation.
+
+    Parameters
+    ----------
+    before, after
+        S_{i-1}, and the state with u taken in; if u ended the conversation, with the conclusions drawn from that.
+    faults
+        The modes of the faults that u added (`ugst_env.tracking.verifiable.Fault`).
+    ended
+        Whether u ended the conversation.
+    answered
+        Whether u answered a question or put a false claim right: that is worth a turn, and held to nothing more.
+    """
+    components = before.goal.components
+    is_open = _open_components(before)
+    held: dict[Category, bool] = {}
+    for category in Category:
+        mine = [k for k, c in enumerate(components) if c.category is category]
+        if category in (Category.PROFILE, Category.POLICY):
+            held[category] = all(after.states[k].status is before.states[k].status for k in mine)
+            continue
+        spoilt = any(after.states[k].user_fault and not before.states[k].user_fault for k in mine)
+        waiting = [k for k in mine if k in is_open]
+        advanced = any(after.states[k].status is not before.states[k].status for k in waiting)
+        held[category] = not spoilt and (advanced or answered or not waiting)
+    if "invention" in faults:
+        held[Category.REQUIREMENT] = False
+    parts = [now for c, now in before.items() if c.objective is not None]
+    if all(now.served or now.user_fault for now in parts) and not ended:
+        held[Category.OBJECTIVE] = False
+    return held

@@ -89,11 +89,11 @@ NEEDLESS = re.compile(
     r"| (?:needed|required|necessary)\b| does not matter| do not matter| is optional| is not something)"
 )
 WITHOUT = re.compile(
-    r"\b(?:without|(?:do|does|did) not have|with no|no|has no|not (?:have|offer|include"
-    r"|provide)) (?:any |a |free |the )?$"
+    r"\b(?:(?<!not do )(?<!never do )without|mustnt have|(?:do|does|did) not have|with no|no|has no"
+    r"|not (?:have|offer|include|provide)) (?:any |a |free |the )?$"
 )
 NOT = re.compile(
-    r"(?:(?<!why )(?<!if )(?<!or )(?<!can )\bnot|\bno|\bnever|\banything but|\banywhere but"
+    r"(?:(?<!why )(?<!if )(?<!or )(?<!can )\bnot|\bno|\bnever|\bneither|\bmustnt|\banything but|\banywhere but"
     r"|\beverything but|\bany but|\bexcept(?: for)?|\bother than|\binstead of"
     r"|\brather than|\bavoid(?:ing)?|\boutside(?: of)?|\baway from|\bhate|\bdislike|\bnothing)"
     r"(?: (?:in|on|a|an|the|too|very|so|really|that|all|super|overly|at|any|be|want|need|like|looking"
@@ -101,7 +101,7 @@ NOT = re.compile(
     r"|food|of|eat|care|going|restaurants?|located|have|one|ones|another|serving|serve|serves|is|part|side))*"
     r" ?$"
 )
-NOT_ONLY = re.compile(r"\bnot (?:only|just|necessarily|sure|certain|clear)\b")
+NOT_ONLY = re.compile(r"\bnot (?:only|just|necessarily|sure|certain|clear|say no to|mind)\b")
 
 DONTCARE = re.compile(
     r"\b(?:(?:do|does|did|would|really|is|are|am) not (?:really |particularly |actually |especially |at all )*"
@@ -111,7 +111,7 @@ DONTCARE = re.compile(
     r"|have preferences?|fussy|picky|bothered|prefer|concerned|important|particular|a concern"
     r"|an issue)"
     r"|no (?:particular |specific |real |strong |other )?(?:\w+ )?preferences?|not (?:too |very |that "
-    r"|so |really )*(?:picky|fussy|bothered|particular|important)"
+    r"|so |really |all that )*(?:picky|fussy|fussed|bothered|particular|important)"
     r"|nothing (?:in particular|specific)|no(?:ne)? in particular|up to you|your choice|you (?:choose|decide|pick)"
     r"|(?:i am|we are|am) (?:open|flexible|easy)|open to (?:any|all|anything|whatever)|surprise me"
     r"|no idea|makes no difference|whatever you"
@@ -126,7 +126,7 @@ DONTCARE = re.compile(
 ANY_SLOT = re.compile(r"\bany (?:particular |kind of |type of |old )?$")
 ANY_ALONE = re.compile(
     r"^(?:oh |um |well |hmm |just |i guess |maybe )*(?:any|anything|anywhere|anytime|any time|any day"
-    r"|any area|whatever|whichever|either|all|any kind|any type|any of them|any one)"
+    r"|any area|whatever|whichever|either|any kind|any type|any of them|any one)"
     r"(?: (?:is fine|will do|works|please|at all|really|one|of them|would do|is good|is ok|is okay))*$"
 )
 NO_ALONE = re.compile(
@@ -155,7 +155,8 @@ ASK = re.compile(
     r"|curious|wondering|just the|list|need)\b"
 )
 DESIRE = re.compile(
-    r"\b(?:need|want|looking|look|like|find|search|searching|book|recommend|suggest|get|interested"
+    r"\b(?:need|want|require|could do with|on the lookout"
+    r"|looking|look|like|find|search|searching|book|recommend|suggest|get|interested"
     r"|help|love|prefer|after|trying|hoping|seeking|reserve|plan|planning|anything|any|some|is there"
     r"|are there|what about|how about|visit|know|have)\b"
 )
@@ -244,6 +245,11 @@ DENY = re.compile(
     r"|\bthat is (?:wrong|incorrect)\b|\b(?:does|will|would) not (?:work|fit|suit)\b|\bno need (?:to"
     r"|for)\b|\bnot (?:need|want) (?:to (?:book|reserve|make)|an? (?:booking|reservation))"
 )
+# "How expensive is it" tells no price range, and who fancies some fish wants fish.
+HOW = re.compile(r"\bhow (?:very |really )?$")
+FANCY = re.compile(
+    r"fancy (?:some|an?|any|the|something|eating|going|having|staying|trying|visiting)\b(?! \w+ (?:place|one)\b)"
+)
 CALLED = re.compile(r"\b(?:called|named|name is|by the name of|name of|name)(?: is)? (?:the )?$")
 TIME_NOUN = re.compile(r"^ (?:train|one|departure|arrival|will be fine|sounds|works|is fine|please)\b")
 LEAVE = r"(?:leav\w+|depart\w*|set(?:ting)? off|go(?:ing)? out|after|later than|start\w*|head\w* out|earliest)"
@@ -254,11 +260,16 @@ ARRIVE = (
 )
 VERB_OF_TIME = re.compile(rf"\b(?:(?P<leave>{LEAVE})|(?P<arrive>{ARRIVE}))\b")
 NOT_BEFORE = re.compile(
-    r"\b(?:not|no)(?: (?:leave|depart|go|travel|start|set off|to leave|any"
-    r"|want to leave))?(?: earlier than| before| until) $"
+    r"\b(?:not|no|nothing|none|never)(?: (?:leave|depart|go|travel|start|set off|get away|to leave|any"
+    r"|want to leave))?(?: earlier than| before| until| till) $"
+)
+# A bare answer, which only the question for it explains.
+ANSWER = re.compile(
+    r"^(?:\w+ ,? ?)?(?:(?:it|that|this) (?:is|will be|would be)(?: from| at)?|(?:lets )?go for|make (?:it|that)) $"
 )
 FROM = re.compile(
-    r"(?:\b(?:from|out of|leaving|leave|leaves|departing|depart|departs|departure|origin|between"
+    r"(?:\b(?:get|gets|got|getting|hop|hopping) on (?:at|in)|\bboard(?:ing)? (?:it |the train )?(?:at|in)"
+    r"|\b(?:from|out of|leaving|leave|leaves|departing|depart|departs|departure|origin|between"
     r"|starting in|starting at|start in|departure (?:location|point|place|site|city|station"
     r"|town) (?:is|will be|would be|of)|departure is)(?: from)?(?: the)?(?: (?:at|in))?) $"
 )
@@ -275,32 +286,33 @@ HOTEL_TYPE = re.compile(
     r"\b(?:hotel (?:type|style)|type (?:of |is |should be |to be |being |needs to be )*(?:a )?hotels?"
     r"|(?:actual|proper|real|regular|normal|type|rather a) hotels?|hotels? (?:rather than|instead of"
     r"|not)(?: a| an)? guest"
-    r"|(?:should|must|has to|needs to|to) be a(?:n)? (?:\w+ )?hotel|hotels? not (?:a )?(?:guest|bed)"
-    r"|(?:prefer|rather have) (?:a |an )?(?:\w+ )?hotel\b|hotel instead)"
+    r"|(?:should|must|has to|needs to|to|better) be a(?:n)? (?:\w+ )?hotel|hotels? not (?:a )?(?:guest|bed)"
+    r"|(?:prefer|rather have) (?:a |an )?(?:\w+ )?hotel\b|make (?:it|that) an? hotel\b|hotel instead)"
 )
 A_HOTEL = re.compile(
     r"(?:^|[.?!;,] )(?:i (?:want|would like|prefer|would prefer|would rather have) )?(?:(?:preferably"
     r"|ideally) )?(?:i (?:want|would like) )?(?:to stay (?:in"
-    r"|at) )?an? hotel(?: ,)?(?: please)? ?(?:[.!,]|$)"
+    r"|at) )?an? hotel(?:(?: ,)?(?: please)? ?(?:[.!,]|$)| would (?:be|do|suit)\b)"
 )
 ASKS_TYPE = re.compile(r"\b(?:what|which|tell|provide|give|know|confirm|the) ")
 ADDRESS = re.compile(
     r"\bwhere (?:is|are|exactly is) (?:it|they|that|this|the \w+)(?: \w+){0,3}$|\bwhere (?:it|they"
-    r"|that) (?:is|are)\b|\bwhere (?:is|are) (?:it|they|that) located\b|\bwhat street\b"
+    r"|that) (?:is|are)\b|\bwhere (?:is|are) (?:it|they|that) located\b|\b(?:what|which) street\b"
+    r"|\bwhere (?:do|can|could|will|would) (?:i|we) find (?:it|them|that)\b"
 )
 QUESTIONS = (
     (
         "leaveAt",
         re.compile(
-            r"\b(?:what time|when|time) (?:does|do|is|will|would|should|did|can)? ?(?:(?:it|the train|that"
+            r"\b(?:what time|(?<!day is )when|time) (?:does|do|is|will|would|should|did|can)? ?(?:(?:it|the train|that"
             r"|this|they|that train|this train|i|the first one|tr\d+|the \w+ train|train|each"
-            r"|one)\b(?: \w+)? ?(?:be )?)?(?:leav\w*|depart\w*)"
+            r"|one)\b(?: \w+)? ?(?:be )?)?(?:leav\w*|depart\w*|sets? off)"
         ),
     ),
     (
         "arriveBy",
         re.compile(
-            r"\b(?:what time|when|time) (?:does|do|is|will|would|should|did|can)? ?(?:(?:it|the train|that"
+            r"\b(?:what time|(?<!day is )when|time) (?:does|do|is|will|would|should|did|can)? ?(?:(?:it|the train|that"
             r"|this|they|that train|this train|i|we|the first one|tr\d+|the \w+ train|train|each"
             r"|one)\b(?: \w+)? ?(?:be )?)?(?:arriv\w*|get (?:there|to|in)|gets (?:there|to|in)|reach)"
         ),
@@ -310,28 +322,58 @@ QUESTIONS = (
         re.compile(
             r"\bis (?:it|entry|admission|entrance|the entrance) free\b(?! (?:on|in|at|then))|\bdo (?:i|we"
             r"|you) (?:have to|need to) pay (?:to|for) (?:get|ent)"
+            r"|\b(?:cost|charge|pay)s? (?:\w+ )?(?:to|for) (?:get(?:ting)?|go(?:ing)?) in\b"
         ),
     ),
+    (
+        "phone",
+        re.compile(
+            r"\b(?:what|which) number (?:do|can|could|should|shall|would) (?:i|we) (?:call|ring|dial|phone|use)\b"
+            r"|\bnumber (?:that )?(?:to|i can|we can) (?:call|ring|dial|phone|reach)\b"
+        ),
+    ),
+    ("parking", re.compile(r"\b(?:can|could|may) (?:i|we) park\b")),
     (
         "duration",
         re.compile(r"\bhow (?:long|much time|many (?:minutes|hours))\b(?! (?:will|is|are|do) (?:you|i) stay)"),
     ),
-    ("stars", re.compile(r"\bhow many stars\b|\bwhat is (?:its|the|their) (?:star )?rating\b")),
+    ("stars", re.compile(r"\bhow many stars\b|\bwhat is (?:its|the|their) (?:star )?rating\b|\bwhat is it rated\b")),
     (
         "food",
         re.compile(
-            r"\b(?:what|which) (?:kind|kinds|type|types|sort)?(?: of)? ?(?:foods?|cuisines?|dishes)\b"
+            r"\b(?:what|which) (?:kind|kinds|type|types|sort)?(?: of)? ?(?:foods?|cuisines?|dishes|cooking)\b"
             r"|\bwhat (?:do they|does it) serve\b"
         ),
     ),
-    ("area", re.compile(r"\b(?:what|which) (?:area|part of|side of|part|location|end of)\b")),
+    (
+        "area",
+        re.compile(
+            r"\b(?:what|which) (?:area|part of|side of|part|location|end of)\b"
+            r"|\bwhereabouts in (?:the )?(?:town|city)\b"
+        ),
+    ),
     (
         "price",
         re.compile(
             r"\bhow (?:much|expensive|pricey)\b(?! (?:time|longer))|\bwhat (?:does|do|will|would) (?:it|they"
             r"|that|the ticket|a ticket|this|tickets) cost\b|\bwhat (?:is|are) the (?:cost|prices?|fare)\b"
+            r"|\bset (?:me|us) back\b"
         ),
     ),
 )
 SENTENCE_END = re.compile(r"[.?!;]")
 SEGMENT_END = re.compile(r"[.?!;,]|(?<!thing)(?<!where)(?<!any) but | however ")
+# What a hotel has or not, asked in a whole question ("is wifi included?", "will I get wifi?").
+ASKS_FACILITY = re.compile(
+    r"^(?:(?:and|so|also|oh|well|right|hi|hello) ,? ?)*"
+    r"(?:(?:is|are)(?: the| there)?|any|(?:will|would|do|can) (?:i|we) (?:get|have))(?: free)? $"
+)
+PLACE_ROLE = re.compile(
+    r"^ is where (?:i|we)(?: am| are| will be| want to| would)?(?: be)? (?:(?P<to>going|headed|heading|go|travelling"
+    r"|off to)|(?P<from>start\w*|leav\w+|depart\w*|set(?:ting)? off|get(?:ting)? on|board\w*))\b"
+)
+# The words of somebody who serves others.
+AS_CLERK = re.compile(
+    r"\b(?:i|we) (?:can|could|will|would|am|are|would be|will be) (?:\w+ ){0,3}?(?:help|helping|assist|assisting) you\b"
+    r"|\bhow (?:can|may) (?:i|we) help you\b"
+)

@@ -35,6 +35,7 @@ tables nor the list of cuisines have (an unknown name), sarcasm, and names made 
 from __future__ import annotations
 
 import re
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -162,6 +163,7 @@ class _Reading:
         self._look_up()
         self._find_times()
         self._find_numbers()
+        self._leave_out_offers()
         self.mentions = sorted(self.mentions, key=lambda m: (m.start, m.end))[:_MAX_MENTIONS]
         self.anchors = sorted(self.anchors, key=lambda a: a.start)[:_MAX_MENTIONS]
         self._read_values()
@@ -183,6 +185,13 @@ class _Reading:
         if self._says_bye(informs, book):
             acts.append(UserAct("bye"))
         return tuple(dict.fromkeys(acts))
+
+    def _leave_out_offers(self) -> None:
+        """Forget what stands in a sentence with which the user plays the clerk: it asks for nothing."""
+        spans = [span for span in self.sentences if patterns.AS_CLERK.search(self.norm, *span)]
+        if spans:
+            self.mentions = [m for m in self.mentions if not any(start <= m.start < end for start, end in spans)]
+            self.anchors = [a for a in self.anchors if not any(start <= a.start < end for start, end in spans)]
 
     def _look_up(self) -> None:
         i, tokens, phrases = 0, self.tokens, self.vocabulary.phrases
@@ -292,6 +301,9 @@ class _Reading:
                     r"person|guest|ticket|seat|of one|for (?:just |only )?one$", match[0]
                 ):
                     continue
+                bare = match[0].removeprefix("for ").isdecimal() or match[0] == "for one"
+                if bare and self.context.requested and self.context.requested[1] in ("stay", "stars"):
+                    continue  # "For 3", to the question for how many nights.
                 if _number(match[1]) != "0":
                     note(match, "people", _number(match[1]), booked)
         for match in patterns.ONE_PERSON.finditer(self.norm):
@@ -356,10 +368,16 @@ class _Reading:
                 self._read_facility(mention)
         if self.context.requested is None or self.context.requested != ("hotel", "type"):
             match = patterns.HOTEL_TYPE.search(self.norm)
-            if match is None and self.context.domain == "hotel" and "guest" not in self.norm:
+            if match is None and "guest" not in self.norm:
                 match = patterns.A_HOTEL.search(self.norm)
+                if match and self.context.domain != "hotel" and not self._hotels_before(match.start()):
+                    match = None
             if match and not ("type" in match[0] and patterns.ASKS_TYPE.search(self.norm, 0, match.start())):
                 self._inform(match.start(), "hotel", "type", "hotel")
+
+    def _hotels_before(self, at: int) -> bool:
+        """Whether the text spoke of places to stay in an earlier sentence than the one at offset `at`."""
+        return any(a.strong and a.domain == "hotel" and a.start < at for a in self.anchors)
 
     def _inform(self, at: int, domain: str, slot: str, value: str) -> None:
         if patterns.YOU_SAID.search(self.norm, _span(self.segments, at)[0], at):
@@ -379,6 +397,10 @@ class _Reading:
         if mention.slot in REQUESTABLE[domain] and self._is_question(mention):
             self.requests.append((mention.start, UserAct("request", domain, mention.slot)))
             return
+        if mention.slot == "pricerange" and (
+            patterns.HOW.search(self.norm[: mention.start]) or patterns.FANCY.match(self.norm, mention.start)
+        ):
+            return
         if self.norm.startswith("cheapest", mention.start) and re.search(
             r"\b(?:which|what|how)\b", self.norm[: mention.start]
         ):
@@ -397,7 +419,8 @@ class _Reading:
         if self.context.requested == ("restaurant", "food") or self.context.domain == "restaurant":
             return True
         start, end = _span(self.sentences, mention.start)
-        return any(
+        earlier = [a.domain for a in self.anchors if a.strong and a.start < start]
+        return earlier[-1:] == ["restaurant"] or any(
             start <= a.start < end and a.domain == "restaurant" and a.start != mention.start for a in self.anchors
         )
 
@@ -424,6 +447,8 @@ class _Reading:
         if patterns.NEEDLESS.match(after) or patterns.NEED_NOT.search(before):
             self.informs.append((mention.start, UserAct("inform", "hotel", slot, DONTCARE)))
             return
+        if patterns.DONTCARE.search(self.norm[slice(*_span(self.segments, mention.start))]):
+            return  # `_read_dontcare` sees to it.
         if patterns.WITHOUT.search(before):
             self.informs.append((mention.start, UserAct("inform", "hotel", slot, "no", self._soft(mention.start))))
             return
@@ -433,6 +458,7 @@ class _Reading:
             and not any(start <= a.start < end and a.strong for a in self.anchors)
             and not re.search(r"\b(?:one|any|some|places?|options?|with)\b", before)
         )
+        question = question or (self.norm[end - 1 : end] == "?" and patterns.ASKS_FACILITY.match(before) is not None)
         if question or re.search(r"\b(?:if|whether) (?:it|they|there|this|that|the \w+) (?:\w+ ){0,3}$", before):
             self.requests.append((mention.start, UserAct("request", "hotel", slot)))
             return
@@ -453,7 +479,13 @@ class _Reading:
             if not (self.context.domain == "train" and patterns.TRAIN_TALK.search(sentence)):
                 return
         slot = None
-        if re.search(r"\bleav(?:ing|e) for $|\bbound for $|\bhead(?:ing|ed) (?:for|to) $|\bfor $", before):
+        role = patterns.PLACE_ROLE.match(after)
+        asked = self.context.requested
+        if asked and asked[1] in ("departure", "destination") and patterns.ANSWER.match(before):
+            slot = asked[1]
+        elif role:
+            slot = "destination" if role["to"] else "departure"
+        elif re.search(r"\bleav(?:ing|e) for $|\bbound for $|\bhead(?:ing|ed) (?:for|to) $|\bfor $", before):
             slot = "destination"
         elif patterns.FROM.search(before):
             slot = "departure"
@@ -480,6 +512,8 @@ class _Reading:
                 slot = self.context.requested[1]
         if slot:
             self._inform(mention.start, "train", slot, mention.value)
+            # The next sentence goes on about the journey, whether or not a train was named.
+            insort(self.anchors, _Anchor(mention.start, "train", False), key=lambda a: a.start)
 
     def _train_goes_on(self, at: int) -> bool:
         """Whether the talk before offset `at` was about trains."""
@@ -531,9 +565,9 @@ class _Reading:
             return slot
         if preposition:
             return "leaveAt" if preposition[1] in ("after", "past", "later than") else "arriveBy"
-        if re.match(r"^ (?:or later|onwards?|or after|departure)\b", after):
+        if re.match(r"^ (?:or later|onwards?|or after|departure|(?:is|would be) (?:the|my|our) earliest)\b", after):
             return "leaveAt"
-        if re.match(r"^ (?:or earlier|or before|at the latest|arrival)\b", after):
+        if re.match(r"^ (?:or earlier|or before|at the latest|arrival|(?:is|would be) (?:the|my|our) latest)\b", after):
             return "arriveBy"
         if re.search(r"\b(?:closest|close|nearest) to $", before):
             return "arriveBy"
@@ -585,7 +619,7 @@ class _Reading:
 
     def _read_dontcare(self) -> None:
         for start, end in self.segments:
-            clause = self.norm[start:end].strip()
+            clause = self.norm[start:end].strip(" .,;!?")
             found = patterns.DONTCARE.search(clause)
             alone = patterns.ANY_ALONE.match(clause)
             slots = self._slots_in(start, end)
@@ -607,7 +641,7 @@ class _Reading:
                     ):
                         if re.search(
                             r"\b(?:do|does|is|are|have|what|which|can|could)\b", self.norm[start : mention.start]
-                        ):
+                        ) or (mention.slot in ("internet", "parking") and self.norm[end - 1 : end] == "?"):
                             continue
                         targets.extend(self._targets(mention))
             for domain, slot in targets:
@@ -874,11 +908,15 @@ class _Reading:
     def _read_domains(self, informs: list[tuple[int, UserAct]]) -> list[tuple[int, UserAct]]:
         spoken = {act.domain for _, act in informs if act.kind == "inform"}
         acts = []
+        typed = any(act.domain == "hotel" and act.slot == "type" for _, act in informs)
         for anchor in self.anchors:
-            if not anchor.strong or anchor.domain in spoken or anchor.domain == ELSEWHERE:
-                continue
+            # "A hotel in the centre" tells the area, and yet the very word for a type of place may matter.
             start, _ = _span(self.sentences, anchor.start)
             before = self.norm[start : anchor.start]
+            told = anchor.domain == "hotel" and not typed and self.norm.startswith("hotel ", anchor.start)
+            told = told and not re.search(r"\b(?:the|that|this|your|their|its|my|our) (?:\w+ )?$", before)
+            if not anchor.strong or (anchor.domain in spoken and not told) or anchor.domain == ELSEWHERE:
+                continue
             if (
                 re.search(r"\b(?:the|that|this|your|their|its|my|our) (?:\w+ )?$", before)
                 and anchor.domain == self.context.domain

@@ -82,6 +82,8 @@ class Episode:
         Limit of user-agent turns.
     steering
         Whether the user is shown the goal state before each reply.
+    repeat
+        Whether the user is told its goal again before each reply, without any status.
     key
         A name for the conversation, unique among those alive.
     """
@@ -96,6 +98,7 @@ class Episode:
         weights: RewardWeights | None = None,
         max_turns: int = 10,
         steering: bool = True,
+        repeat: bool = False,
         key: str = "",
     ) -> None:
         self.goal = goal
@@ -112,6 +115,7 @@ class Episode:
         self._weights = weights if weights is not None else RewardWeights()
         self._seed = seed
         self._steering = steering
+        self._repeat = repeat
         self.key = key
         self._rng = random.Random(seed)
         self._before = self.tracked.state
@@ -138,6 +142,7 @@ class Episode:
             max_turns=self.max_turns,
             seed=turn_seed(self._seed, self.turn),
             states=(*self.shown, self.state) if self._steering else (),
+            repeat=self._repeat,
         )
 
     def act(self, act: AgentAct, text: str | None = None) -> Step:

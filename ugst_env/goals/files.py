@@ -336,7 +336,7 @@ def dump_goals(goals: UserGoal | Sequence[UserGoal], path: str | Path) -> None:
     file = Path(path)
     if file.suffix not in (".yaml", ".yml", ".json"):
         raise ValueError(f"a goal file must end in .yaml, .yml or .json, got {str(path)!r}")
-    data: Any = _record(goals) if isinstance(goals, UserGoal) else [_record(goal) for goal in goals]
+    data: Any = goal_record(goals) if isinstance(goals, UserGoal) else [goal_record(goal) for goal in goals]
     if file.suffix == ".json":
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
     else:
@@ -344,7 +344,8 @@ def dump_goals(goals: UserGoal | Sequence[UserGoal], path: str | Path) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _record(goal: UserGoal) -> dict[str, Any]:
+def goal_record(goal: UserGoal) -> dict[str, Any]:
+    """The goal as JSON can hold it, in the form of a goal file."""
     record: dict[str, Any] = {"id": goal.id} if goal.id else {}
     for key, parts in (("profile", goal.profile), ("policy", goal.policy)):
         if parts:
@@ -372,3 +373,36 @@ def _part(part: Want | Ask) -> Mapping[str, str]:
         return {"ask": part.slot, "text": part.text}
     alternative = {"otherwise": part.otherwise, "if": part.condition} if part.otherwise and part.condition else {}
     return {"slot": part.slot, "value": part.value, **alternative, "text": part.text}
+
+
+def goal_of(record: Mapping[str, Any]) -> UserGoal:
+    """The goal that `goal_record` wrote, without the checks that a file written by hand gets.
+
+    Raises
+    ------
+    KeyError, TypeError
+        If the record is no such thing.
+    """
+    facts = tuple(Fact(*_read_manner(part)) for part in record.get("profile", ()))
+    rules = tuple(Rule(*_read_manner(part)) for part in record.get("policy", ()))
+    objectives = tuple(
+        Objective(
+            item["domain"],
+            item["action"],
+            tuple(_read_part(part) for part in item["requirements"]),
+            tuple(_read_part(part) for part in item.get("preferences", ())),
+            item["text"],
+        )
+        for item in record["objectives"]
+    )
+    return UserGoal(objectives, facts, rules, record.get("id", ""))
+
+
+def _read_manner(part: str | Mapping[str, str]) -> tuple[str, str, str]:
+    return ("text", part, part) if isinstance(part, str) else (part["kind"], part["value"], part["text"])
+
+
+def _read_part(part: Mapping[str, str]) -> Any:
+    if "ask" in part:
+        return Ask(part["ask"], part["text"])
+    return Want(part["slot"], part["value"], part.get("otherwise"), part.get("if"), part["text"])

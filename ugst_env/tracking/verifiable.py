@@ -177,6 +177,9 @@ def _constraints(
 
 
 def _matches(world: World, entity: Entity, constraints: Mapping[str, str]) -> bool:
+    named = constraints.get("name", DONTCARE)
+    if named not in (DONTCARE, entity.name) and world.find(entity.domain, named) != entity:
+        return False
     return not constraints or entity in world.search(entity.domain, {**constraints, **_identity(entity)})
 
 

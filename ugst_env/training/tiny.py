@@ -1,23 +1,21 @@
-"""Train `ugst-tiny`: ``python -m ugst_env.training.tiny --out runs/tiny`` (resumable: run it again with ``--resume``).
+"""``ugst tiny``: train a small user model from scratch on collected conversations.
 
-1. Scripted users talk to a spread of clerks (competent, random, stubborn, wrong) about training goals. Conversations
-   become token sequences with and without goal state, with and without reasoning trace; only the user's replies are
-   learnt.
-2. A byte-level BPE tokenizer and a small Llama are trained on them.
-3. The model is measured on the validation goals, and exported as safetensors.
+Conversations become token sequences with and without the goal state, of which only the user's replies are learnt. A
+byte-level BPE tokenizer and a small Llama are trained on them, and exported as safetensors.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
+import multiprocessing
 import os
 import random
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,145 +24,51 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
-from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
-from ugst_env.goal import Rule
-from ugst_env.goals.generator import SPLIT_POLICIES, challenge, goal_source
-from ugst_env.goals.policies import make_rule
-from ugst_env.metrics import Alignment, alignment, converse
-from ugst_env.tracking.verifiable import VerifiableTracker
-from ugst_env.training.clerks import clerk_act
+from ugst_env.training.collect import default_tracker, read_conversations, replay
+from ugst_env.training.launch import launch
 from ugst_env.users.protocol import UserReply
-from ugst_env.users.scripted import DRIFT_MODES, ScriptedUser
-from ugst_env.users.tiny import SPECIAL_TOKENS, Codec, TinyUser, topic_of
-from ugst_env.world.database import World
+from ugst_env.users.tiny import SPECIAL_TOKENS, Codec, topic_of
 
 
 @dataclass(frozen=True)
 class TinyConfig:
     """All that decides what comes out.
 
-    Parameters
-    ----------
-    conversations
-        Number of training conversations.
-    shard
-        Conversations per file; a shard is written at once, and never again.
-    stray
-        Share of user turns that drift (and are not learnt): the model meets states that a perfect user never sees.
-    varied
-        Share of conversations whose policy is drawn from `VARIED_RULES` instead of the training policies.
-    free, trace
-        Share of conversations that are learnt without the goal state as well; share of which one turn is learnt with a
-        trace as well.
-    copy_tokens
-        Whether the goal's values are copy tokens; False spells them out.
-    vocabulary, hidden, layers, heads, kv_heads, intermediate
-        Size of tokenizer and model. One key/value head for all heads makes generation from the cache twice as fast.
-    tokens
-        Training length, in tokens read.
-    batch_tokens, learning_rate, warmup
-        Optimisation: AdamW, linear warmup of so many steps, then cosine to a twentieth.
-    minutes
-        Wall-clock limit of the training loop of a single process; the schedule is stretched over `tokens` all the same.
-    seed
-        The only source of chance.
+    Raises
+    ------
+    ValueError
+        For a number out of range.
     """
 
-    conversations: int = 12000
-    shard: int = 500
-    stray: float = 0.08
-    varied: float = 0.4
-    free: float = 0.3
-    trace: float = 0.15
-    copy_tokens: bool = True
-    vocabulary: int = 2048
-    hidden: int = 192
-    layers: int = 4
-    heads: int = 6
-    kv_heads: int = 1
-    intermediate: int = 512
-    tokens: int = 14_000_000
-    batch_tokens: int = 3072
-    learning_rate: float = 2e-3
-    warmup: int = 200
-    minutes: float = 120.0
-    seed: int = 1
+    data: Path = field(metadata={"help": "folder of conversations, as `ugst collect` writes them"})
+    out: Path = field(metadata={"help": "folder for the tokenizer, the checkpoint, the log and the model"})
+    free: float = field(default=0.5, metadata={"help": "share of conversations learnt without the goal state as well"})
+    trace: float = field(
+        default=0.0, metadata={"help": "share of conversations of which a turn is learnt with a trace"}
+    )
+    copy_tokens: bool = field(default=True, metadata={"help": "whether values are copy tokens; no spells them out"})
+    vocabulary: int = field(default=2048, metadata={"help": "tokens of the tokenizer"})
+    hidden: int = field(default=192, metadata={"help": "width of the model"})
+    layers: int = field(default=4, metadata={"help": "layers of the model"})
+    heads: int = field(default=6, metadata={"help": "attention heads"})
+    kv_heads: int = field(default=1, metadata={"help": "key/value heads; one makes generation twice as fast as six"})
+    intermediate: int = field(default=512, metadata={"help": "width of the feed-forward layers"})
+    tokens: int = field(default=6_000_000, metadata={"help": "training length, in tokens read"})
+    batch_tokens: int = field(default=3072, metadata={"help": "tokens per batch, padding included"})
+    learning_rate: float = field(default=2e-3, metadata={"help": "AdamW, linear warmup, then cosine to a twentieth"})
+    warmup: int = field(default=200, metadata={"help": "steps of the warmup"})
+    processes: int = field(default=1, metadata={"help": "processes that share the work"})
+    seed: int = field(default=1, metadata={"help": "the only source of chance"})
+    resume: bool = field(default=False, metadata={"help": "go on where an earlier run stopped"})
 
-
-# Rules whose parameter a user has to understand and not just repeat: a few training policies do not teach that.
-VARIED_RULES = {
-    "max_words": tuple(str(n) for n in range(7, 25)),
-    "min_words": tuple(str(n) for n in range(3, 9)),
-    "max_sentences": ("1", "2", "3", "4"),
-    "max_things": ("1", "2", "3", "4"),
-    "never_say": (
-        "please", "need", "like", "find", "could", "looking", "good", "fine", "book", "would", "any", "nice", "great",
-        "mind", "can", "care", "get", "should", "tell", "know", "i'm", "town", "me", "lovely", "thank", "thanks/thank",
-    ),
-    "withhold": ("pricerange", "area", "people", "stay", "time", "food", "stars", "type", "day", "arriveBy", "leaveAt"),
-    "not_first": ("pricerange", "area", "people", "stay", "time", "food", "stars", "type", "day", "arriveBy"),
-    "no_mark": ("?", "!", ",", "'", "."),
-    "end_mark": ("!", ".", "..."),
-}  # fmt: skip
-
-
-def varied_rule(rng: random.Random) -> Rule:
-    """A rule of `VARIED_RULES`, never one that the validation or test goals have."""
-    held_out = {(rule.kind, rule.value) for split in ("val", "test") for rule in SPLIT_POLICIES[split]}
-    while True:
-        kind = rng.choice(list(VARIED_RULES))
-        value = rng.choice(VARIED_RULES[kind])
-        if (kind, value) not in held_out:
-            return make_rule(kind, value)
-
-
-CLERK_MIXES = (
-    (0.55, {"competent": 1.0}),
-    (0.15, {"competent": 0.6, "random": 0.4}),
-    (0.12, {"competent": 0.6, "stubborn": 0.4}),
-    (0.18, {"competent": 0.6, "wrong": 0.4}),
-)
-MAX_TURNS = 10
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The shared parts of a simulation."""
-
-    world: World
-    vocabulary: Vocabulary
-    tracker: VerifiableTracker
-
-    @classmethod
-    def default(cls) -> Setting:
-        world = World.load()
-        return cls(world, Vocabulary.from_world(world), VerifiableTracker(world))
-
-
-def talk(setting: Setting, config: TinyConfig, number: int) -> tuple[Episode, list[tuple[UserReply, bool]]]:
-    """Conversation `number` of the training set: the episode, and each user reply with whether it strayed."""
-    rng = random.Random(f"{config.seed}/{number}")
-    goal = goal_source("challenge:train", setting.world)(rng)
-    if rng.random() < config.varied:
-        goal = replace(goal, policy=(varied_rule(rng),))
-    episode = Episode(goal, setting.tracker, setting.vocabulary, seed=rng.getrandbits(60), max_turns=MAX_TURNS)
-    straight = ScriptedUser(setting.world, setting.vocabulary)
-    # A stray user does not leave early: nothing could be learnt after it.
-    modes = [mode for mode in DRIFT_MODES if mode != "terminate"]
-    mix = rng.choices([m for _, m in CLERK_MIXES], [weight for weight, _ in CLERK_MIXES])[0]
-    replies: list[tuple[UserReply, bool]] = []
-    over = False
-    while not over:
-        stray = rng.random() < config.stray
-        user = ScriptedUser(setting.world, setting.vocabulary, drift={rng.choice(modes): 1.0}) if stray else straight
-        reply = user.reply([episode.request()])[0]
-        replies.append((reply, stray))
-        over = episode.hear(reply).over
-        if not over:
-            act = clerk_act(mix, episode.belief, setting.world, rng, turn=episode.turn, max_turns=MAX_TURNS)
-            over = episode.act(act).over
-    return episode, replies
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "hidden", "layers", "heads", "kv_heads", "tokens", "batch_tokens", "processes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("free", "trace"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 
 def _planned(reply: UserReply) -> list[tuple[str, str, str]]:
@@ -173,61 +77,59 @@ def _planned(reply: UserReply) -> list[tuple[str, str, str]]:
 
 
 def encode(
-    codec: Codec, episode: Episode, replies: list[tuple[UserReply, bool]], *, steering: bool, trace_turn: int | None
+    codec: Codec, turns: Iterable[tuple[Episode, UserReply, bool]], *, steering: bool, trace_turn: int | None = None
 ) -> tuple[list[int], list[bool]]:
-    """Token ids of a conversation, and which of them are learnt: all straight replies, or that of `trace_turn`."""
-    goal = episode.goal
-    handles = codec.handles(goal)
-    ids = codec.goal(goal, steering=steering, trace=trace_turn is not None)
-    learnt = [False] * len(ids)
+    """Token ids of a conversation as `replay` yields it, and which of them are learnt.
+
+    All replies that are to be learnt, or with `trace_turn` that one alone, behind its reasoning trace.
+    """
+    ids: list[int] = []
+    learnt: list[bool] = []
+    topic: str | None = None
 
     def add(piece: list[int], learn: bool = False) -> None:
         ids.extend(piece)
         learnt.extend([learn] * len(piece))
 
-    topic: str | None = None
-    for index, (reply, stray) in enumerate(replies):
-        state = episode.shown[index]
+    for index, (episode, reply, learn) in enumerate(turns):
+        handles = codec.handles(episode.goal)
+        if index == 0:
+            add(codec.goal(episode.goal, steering=steering, trace=trace_turn is not None))
+        else:
+            agent = episode.conversation.turns[-1].agent or ""
+            topic = topic_of(agent, topic)
+            add(codec.agent(agent, handles, topic))
+        left = episode.max_turns - index
         if steering:
-            add(codec.state(state, left=MAX_TURNS - index))
+            add(codec.state(episode.state, left=left))
         add([codec.ids["<user>"]])
         topic = topic_of(reply.text, topic)
         words = codec.reply(reply.text, handles, topic, end=reply.end)
         if trace_turn == index:
-            add(codec.trace(state, _planned(reply), left=MAX_TURNS - index), True)
+            add(codec.trace(episode.state, _planned(reply), left=left), True)
             add(words, True)
             break
-        add(words, trace_turn is None and not stray)
-        if reply.end or index >= len(episode.conversation.turns):
-            break
-        agent = episode.conversation.turns[index].agent
-        if agent is None:
-            break
-        topic = topic_of(agent, topic)
-        add(codec.agent(agent, handles, topic))
+        add(words, trace_turn is None and learn and reply.error is None)
     return ids, learnt
 
 
-def train_tokenizer(setting: Setting, config: TinyConfig, samples: int = 1500) -> Tokenizer:
-    """A byte-level BPE over lower-cased conversation text, with all the special tokens."""
-
-    def texts() -> Iterator[str]:
-        for number in range(samples):
-            for _, text in talk(setting, config, -1 - number)[0].conversation.messages():
-                yield " " + text.lower()
-
+def train_tokenizer(rows: Iterable[Mapping[str, Any]], size: int) -> Tokenizer:
+    """A byte-level BPE over the lower-cased text of conversations, with all the special tokens."""
+    texts = (
+        " " + text.lower() for row in rows for turn in row["turns"] for text in (turn["user"], turn.get("agent", ""))
+    )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=config.vocabulary,
+        vocab_size=size,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts(), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
@@ -237,37 +139,53 @@ def _write_atomically(path: Path, write: Any) -> None:
     os.replace(part, path)
 
 
-def write_shards(
-    setting: Setting, config: TinyConfig, codec: Codec, folder: Path, *, worker: int = 0, workers: int = 1
-) -> None:
-    """Write the training sequences, shard by shard; shards that are there already are kept."""
+SHARD = 500
+
+
+def write_shards(config: TinyConfig) -> None:
+    """Encode the conversations into ``out/data``, `SHARD` to a file; files that are there already are kept."""
+    folder = config.out / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    count = -(-config.conversations // config.shard)
-    for index in tqdm(range(worker, count, workers), desc="conversations", unit="shard"):
-        path = folder / f"shard-{index:05d}.npz"
-        if path.exists():
-            continue
-        rows: list[tuple[list[int], list[bool]]] = []
-        for number in range(index * config.shard, min((index + 1) * config.shard, config.conversations)):
-            episode, replies = talk(setting, config, number)
-            rng = random.Random(f"views/{config.seed}/{number}")
-            rows.append(encode(codec, episode, replies, steering=True, trace_turn=None))
-            if rng.random() < config.free:
-                rows.append(encode(codec, episode, replies, steering=False, trace_turn=None))
-            straight = [k for k, (_, stray) in enumerate(replies) if not stray]
-            if straight and rng.random() < config.trace:
-                rows.append(
-                    encode(codec, episode, replies, steering=rng.random() < 0.5, trace_turn=rng.choice(straight))
-                )
-        ids = np.concatenate([np.array(row, dtype=np.uint16) for row, _ in rows])
-        mask = np.concatenate([np.array(learn, dtype=bool) for _, learn in rows])
-        lengths = np.array([len(row) for row, _ in rows], dtype=np.int32)
+    rows = read_conversations(config.data)
+    if not (config.out / "tokenizer.json").exists():
+        tokenizer = train_tokenizer(rows[:2000], config.vocabulary)
+        _write_atomically(config.out / "tokenizer.json", lambda part: tokenizer.save(str(part)))
+    starts = [k for k in range(0, len(rows), SHARD) if not _shard(folder, k).exists()]
+    with multiprocessing.get_context("spawn").Pool(config.processes) as pool:
+        work = pool.imap_unordered(partial(_write_shard, config), [(k, rows[k : k + SHARD]) for k in starts])
+        for _ in tqdm(work, total=len(starts), desc="encoding", unit="shard"):
+            pass
 
-        def save(part: Path, ids: Any = ids, mask: Any = mask, lengths: Any = lengths) -> None:
-            with part.open("wb") as file:
-                np.savez_compressed(file, ids=ids, mask=mask, lengths=lengths)
 
-        _write_atomically(path, save)
+def _shard(folder: Path, first: int) -> Path:
+    return folder / f"shard-{first // SHARD:05d}.npz"
+
+
+def _write_shard(config: TinyConfig, job: tuple[int, list[dict[str, Any]]]) -> None:
+    first, rows = job
+    tracker, vocabulary = default_tracker()
+    codec = Codec(Tokenizer.from_file(str(config.out / "tokenizer.json")), copy=config.copy_tokens)
+    sequences: list[tuple[list[int], list[bool]]] = []
+    for row in rows:
+        rng = random.Random(f"views/{config.seed}/{row['number']}")
+        views: list[tuple[bool, int | None]] = [(True, None)]
+        if rng.random() < config.free:
+            views.append((False, None))
+        straight = [k for k, turn in enumerate(row["turns"]) if turn["learn"] and "trace" in turn]
+        if straight and rng.random() < config.trace:
+            views.append((rng.random() < 0.5, rng.choice(straight)))
+        for steering, trace_turn in views:
+            turns = replay(row, tracker, vocabulary)
+            sequences.append(encode(codec, turns, steering=steering, trace_turn=trace_turn))
+    ids = np.concatenate([np.array(row, dtype=np.uint16) for row, _ in sequences])
+    mask = np.concatenate([np.array(learn, dtype=bool) for _, learn in sequences])
+    lengths = np.array([len(row) for row, _ in sequences], dtype=np.int32)
+
+    def save(part: Path) -> None:
+        with part.open("wb") as file:
+            np.savez_compressed(file, ids=ids, mask=mask, lengths=lengths)
+
+    _write_atomically(_shard(config.out / "data", first), save)
 
 
 Sequences = list[tuple[NDArray[np.uint16], NDArray[np.bool_]]]
@@ -341,16 +259,18 @@ def export(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
     _write_atomically(folder / "config.json", lambda part: part.write_text(text + "\n"))
 
 
-def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> Any:
-    """Train on the shards in ``out/data``; checkpoints and the log go to `out`. Returns the model.
+def train(config: TinyConfig) -> None:
+    """Train on the shards in ``out/data``; the checkpoint, the log and the model go to ``out``.
 
-    Under ``torchrun --nproc-per-node N`` each process reads every N-th batch, and gradients are averaged.
+    With several processes (see `launch`) each reads its share of the batches, and gradients are averaged.
     """
     import torch
     from torch import distributed
     from torch.nn import functional
 
-    torch.set_num_threads(threads)
+    # A second thread costs such a small model more in waiting than it computes.
+    torch.set_num_threads(1)
+    out = config.out
     workers = int(os.environ.get("WORLD_SIZE", "1"))
     worker = int(os.environ.get("RANK", "0"))
     if workers > 1:
@@ -362,7 +282,7 @@ def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> A
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     checkpoint = out / "checkpoint.pt"
     seen = step = epoch = 0
-    if resume and checkpoint.exists():
+    if config.resume and checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -381,15 +301,13 @@ def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> A
         _write_atomically(checkpoint, lambda part: torch.save(content, part))
         export(model, tokenizer, out / "model")
 
-    began = saved_at = time.monotonic()
+    saved_at = time.monotonic()
     recent: list[float] = []
     bar = tqdm(total=config.tokens, initial=seen, disable=worker > 0, unit="token", unit_scale=True, desc="training")
     model.train()
     try:
-        late = False
-        while seen < config.tokens and not late:
-            # Read anew each time, so that training can begin while conversations are still being written.
-            sequences = read_shards(out / "data", longest=min(2048, config.batch_tokens))
+        sequences = read_shards(out / "data", longest=min(2048, config.batch_tokens))
+        while seen < config.tokens:
             rng = np.random.default_rng((config.seed, epoch))
             epoch += 1
             groups = list(batches(sequences, config.batch_tokens // workers, rng))
@@ -436,9 +354,7 @@ def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> A
                 if time.monotonic() - saved_at > 120:
                     save()
                     saved_at = time.monotonic()
-                # Several processes would not see the clock alike.
-                late = workers == 1 and time.monotonic() - began >= 60 * config.minutes
-                if seen >= config.tokens or late:
+                if seen >= config.tokens:
                     break
     except KeyboardInterrupt:
         print(f"\nstopped; the model so far is in {out / 'model'}, go on with --resume", file=sys.stderr)
@@ -446,52 +362,23 @@ def train(config: TinyConfig, out: Path, *, resume: bool, threads: int = 1) -> A
     finally:
         save()
         bar.close()
-    return model
 
 
-def measure(
-    folder: Path, *, split: str, steering: bool, trace: bool = False, goals: int | None = None, seed: int = 0
-) -> Alignment:
-    """Goal alignment of a trained model against the competent clerk."""
-    setting = Setting.default()
-    user = TinyUser(folder, trace=trace)
-    chosen = challenge(split, setting.world)[:goals]
-    return alignment(converse(user, chosen, setting.tracker, setting.vocabulary, steering=steering, seed=seed))
+def run(config: TinyConfig) -> None:
+    """Tokenizer, shards and model, from collected conversations.
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train ugst-tiny from scratch.")
-    parser.add_argument("--out", type=Path, default=Path("runs/tiny"))
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier run stopped")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads (more than one is slower on tiny models)")
-    parser.add_argument("--stage", choices=("all", "data", "train", "measure"), default="all")
-    parser.add_argument("--worker", default="0/1", help="write only every n-th shard: 0/2 and 1/2 in two processes")
-    for item in fields(TinyConfig):
-        kind = {"int": int, "float": float}.get(str(item.type), str)
-        parse = (lambda text: text.lower() in ("1", "true", "yes")) if item.type == "bool" else kind
-        parser.add_argument(f"--{item.name.replace('_', '-')}", type=parse, default=item.default)
-    options = parser.parse_args()
-    config = TinyConfig(**{item.name: getattr(options, item.name) for item in fields(TinyConfig)})
-    out: Path = options.out
-    if out.exists() and any(out.iterdir()) and not options.resume:
-        parser.error(f"{out} is not empty: give another --out, or --resume to go on there")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
-    if options.stage in ("all", "data"):
-        setting = Setting.default()
-        if not (out / "tokenizer.json").exists():
-            tokenizer = train_tokenizer(setting, config)
-            _write_atomically(out / "tokenizer.json", lambda part: tokenizer.save(str(part)))
-        codec = Codec(Tokenizer.from_file(str(out / "tokenizer.json")), copy=config.copy_tokens)
-        worker, _, workers = options.worker.partition("/")
-        write_shards(setting, config, codec, out / "data", worker=int(worker), workers=int(workers or 1))
-    if options.stage in ("all", "train"):
-        train(config, out, resume=options.resume, threads=options.threads)
-    if options.stage in ("all", "measure"):
-        for steering in (True, False):
-            found = measure(out / "model", split="val", steering=steering)
-            print(json.dumps({"split": "val", "steering": steering, **asdict(found)}))
-
-
-if __name__ == "__main__":
-    main()
+    Raises
+    ------
+    FileExistsError
+        If ``out`` holds something and `resume` is off.
+    """
+    if config.out.exists() and any(config.out.iterdir()) and not config.resume:
+        raise FileExistsError(f"{config.out} is not empty: name another folder, or resume there")
+    config.out.mkdir(parents=True, exist_ok=True)
+    _write_atomically(
+        config.out / "config.json",
+        lambda part: part.write_text(json.dumps(asdict(config), indent=2, default=str) + "\n"),
+    )
+    write_shards(config)
+    launch(train, config, config.processes)
+    print(f"the model is in {config.out / 'model'}")

@@ -60,6 +60,7 @@ class ChatFormat:
         self._system_role = self._takes_system_role()
         closing = self._template(self._pieces(self._dialogue(), generate=False)[-1])
         ends = [i for i in closing if i in special][:1]
+        self._closing = tuple(closing[: closing.index(ends[0]) + 1]) if ends else (int(tokenizer.eos_token_id),)
         # A reasoning model may well write "<think>".
         self.stop_ids = frozenset(ends) | {i for i in special if i not in added or "think" not in added[i].content}
 
@@ -74,6 +75,10 @@ class ChatFormat:
             ids += self._data(text)
             ids += self._template(piece)
         return tuple(ids)
+
+    def target(self, text: str) -> tuple[int, ...]:
+        """The ids of the model's own turn, with the token that ends it."""
+        return (*self._data(text), *self._closing)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a reply, without the token that ended it."""
@@ -167,7 +172,7 @@ class LanguageModelUser:
         self.trace = trace
         self.temperature = temperature
         self.top_p = top_p
-        self.new_tokens = max_new_tokens + (trace_tokens if trace else 0)
+        self._message_tokens, self._trace_tokens = max_new_tokens, trace_tokens
         readable = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 4096
         self.model = CausalModel(
             model,
@@ -176,6 +181,11 @@ class LanguageModelUser:
             max_length=min(max_length or 4096, readable),
             cache_bytes=cache_bytes,
         )
+
+    @property
+    def new_tokens(self) -> int:
+        """The most tokens of an answer, its trace included."""
+        return self._message_tokens + (self._trace_tokens if self.trace else 0)
 
     def reply(self, requests: Sequence[UserRequest]) -> list[UserReply]:
         """Answer each request, in order, in one batch.

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.users.protocol import UserSimulator
 from ugst_env.world.database import World
+
+if TYPE_CHECKING:
+    from ugst_env.users.language_model import LanguageModelUser
+    from ugst_env.users.tiny import TinyUser
 
 ACCEPTED = (
     "'ugst-tiny', 'scripted', 'hf:<folder or hub name>', the path of a .gguf file, "
@@ -30,34 +35,32 @@ def load_user(user: str | Path | UserSimulator, world: World, vocabulary: Vocabu
 
             return ScriptedUser(world, vocabulary)
         if name == "ugst-tiny":
-            return _tiny()
+            return _cached_model("")
         if name.startswith("hf:") and len(name) > len("hf:"):
-            return _language_model(name.removeprefix("hf:"))
+            return _cached_model(name.removeprefix("hf:"))
         if name.endswith(".gguf"):
             if not Path(name).is_file():
                 raise FileNotFoundError(f"user: there is no GGUF file at {name}")
-            return _language_model(name)
+            return _cached_model(name)
         raise ValueError(f"unknown user {name!r}; accepted: {ACCEPTED}")
     if not callable(getattr(user, "reply", None)):
         raise TypeError(f"user must be {ACCEPTED}; got {type(user).__name__}")
     return user
 
 
-@lru_cache(maxsize=1)
-def _tiny() -> UserSimulator:
+def open_model(source: str) -> TinyUser | LanguageModelUser:
+    """A language-model user with weights of its own: a folder, a hub name, a GGUF file; empty for the shipped model."""
     from ugst_env.users.tiny import TinyUser
 
-    return TinyUser()
-
-
-@lru_cache(maxsize=2)
-def _language_model(source: str) -> UserSimulator:
+    if not source:
+        return TinyUser()
     config = Path(source) / "config.json"
     if config.is_file() and "copy_tokens" in config.read_text(encoding="utf-8"):
-        # A model of our own recipe (ugst_env.training.tiny) reads another prompt than chat models do.
-        from ugst_env.users.tiny import TinyUser
-
+        # A model of our own recipe (ugst_env.training) reads another prompt than chat models do.
         return TinyUser(source)
     from ugst_env.users.language_model import LanguageModelUser
 
     return LanguageModelUser(source)
+
+
+_cached_model = lru_cache(maxsize=3)(open_model)

@@ -13,7 +13,7 @@ import re
 import string
 import unicodedata
 
-from ugst_env.goal import Ask, Category, Cause, Component, GoalState, Objective, UserGoal, Want
+from ugst_env.goal import Ask, Category, Cause, Component, GoalState, Objective, Status, UserGoal, Want
 from ugst_env.users.protocol import UserReply, UserRequest
 
 MAX_TEXT = 600
@@ -51,6 +51,9 @@ Behind the clerk's words you find the state of your goal, part by part. The cler
 - INCOMPLETE: not brought up yet. ATTEMPTED: you did your part. COMPLETE: done.
 - ALIGNED: kept so far, or (if nice to have) mentioned. MISALIGNED: broken, or (if nice to have) not mentioned yet.
 Go for what is INCOMPLETE or not mentioned yet. Never read the state out."""
+
+_REPEAT = """\
+Behind the clerk's words you find your goal once more. The clerk can't see it. Never read it out."""
 
 _TRACE = """\
 Think before each message, in this form:
@@ -90,7 +93,7 @@ def describe(component: Component) -> str:
     return quote(f"{content.kind}: {content.value}")
 
 
-def system_prompt(goal: UserGoal, *, max_turns: int, steering: bool, trace: bool) -> str:
+def system_prompt(goal: UserGoal, *, max_turns: int, steering: bool, trace: bool, repeat: bool = False) -> str:
     """The part of the prompt that stays the same throughout a conversation."""
     parts: dict[Category, list[str]] = {}
     tasks: list[str] = []
@@ -113,12 +116,15 @@ def system_prompt(goal: UserGoal, *, max_turns: int, steering: bool, trace: bool
     sections.append(_BEHAVIOUR.format(max_turns=max_turns, end=END_MARK))
     if steering:
         sections.append(_STEERING)
+    elif repeat:
+        sections.append(_REPEAT)
     if trace:
         sections.append(_TRACE)
     return "\n\n".join(sections)
 
 
 _STATE_HEAD = "[The state of your goal."
+_GOAL_HEAD = "[Your goal once more."
 _STATE_FOOT = "[Now your message to the clerk.]"
 _STUCK = {
     Cause.AGENT: " (the clerk failed)",
@@ -136,13 +142,22 @@ _NAMES = {
 
 def state_note(state: GoalState, *, turn: int, max_turns: int) -> str:
     """S_{i-1} with every status, as it stands before a reply. `turn` counts from 0."""
-    left = max_turns - turn
-    lines = [f"{_STATE_HEAD} Message {turn + 1} of {max_turns}{', your last one' if left <= 1 else ''}.]"]
+    lines = [f"{_STATE_HEAD} {_message_count(turn, max_turns)}]"]
     for component, now in state.items():
         stuck = _STUCK[now.cause] if now.cause else ""
         lines.append(f"{_NAMES[component.category]}: {describe(component)} = {now.status.value}{stuck}")
     lines.append(_STATE_FOOT)
     return "\n".join(lines)
+
+
+def goal_note(goal: UserGoal, *, turn: int, max_turns: int) -> str:
+    """The goal as `state_note` has it, without any status (the ablation of arXiv 2507.20152)."""
+    parts = (f"{_NAMES[component.category]}: {describe(component)}" for component in goal.components)
+    return "\n".join((f"{_GOAL_HEAD} {_message_count(turn, max_turns)}]", *parts, _STATE_FOOT))
+
+
+def _message_count(turn: int, max_turns: int) -> str:
+    return f"Message {turn + 1} of {max_turns}{', your last one' if max_turns - turn <= 1 else ''}."
 
 
 def messages(request: UserRequest, *, trace: bool) -> list[tuple[str, str]]:
@@ -152,16 +167,19 @@ def messages(request: UserRequest, *, trace: bool) -> list[tuple[str, str]]:
     reason only the newest goal state appears, at the very end: what stands before it is the same again next turn.
     """
     steering = request.state is not None
-    chat = [
-        ("system", system_prompt(request.goal, max_turns=request.max_turns, steering=steering, trace=trace)),
-        ("user", OPENER),
-    ]
+    system = system_prompt(
+        request.goal, max_turns=request.max_turns, steering=steering, trace=trace, repeat=request.repeat
+    )
+    chat = [("system", system), ("user", OPENER)]
     for speaker, text in request.conversation.messages():
         chat.append(("assistant" if speaker == "user" else "user", quote(text) or "..."))
     if chat[-1][0] != "user":
         raise ValueError("it is not the user's turn: the conversation ends with the user's own words")
     if request.state is not None:
         note = state_note(request.state, turn=request.turn, max_turns=request.max_turns)
+        chat[-1] = ("user", f"{chat[-1][1]}\n\n{note}")
+    elif request.repeat:
+        note = goal_note(request.goal, turn=request.turn, max_turns=request.max_turns)
         chat[-1] = ("user", f"{chat[-1][1]}\n\n{note}")
     return chat
 
@@ -219,7 +237,9 @@ _END = re.compile(
     r"\[\s*/?\s*END\b[^\]\n]{0,30}(?:\]|$)|^[ \t]*[<(*]*END[>)*]*[.!]?[ \t]*$", re.IGNORECASE | re.MULTILINE
 )
 # `quote` takes square brackets from all data, so a model can have these only from the prompt, and repeats it.
-_PARROTED = re.compile("|".join(rf"[\[(]{re.escape(mark[1:-1])}" for mark in (_STATE_HEAD, _STATE_FOOT)), re.IGNORECASE)
+_PARROTED = re.compile(
+    "|".join(rf"[\[(]{re.escape(mark[1:-1])}" for mark in (_STATE_HEAD, _GOAL_HEAD, _STATE_FOOT)), re.IGNORECASE
+)
 _SENTENCE_END = re.compile(r"[.!?]+[\"')]*(?=\s|$)")
 
 
@@ -296,6 +316,48 @@ def format_trace(state: str, plan: str, care: str) -> str:
     """
     moves = (f"{name}: {' '.join(words.split())}" for name, words in (("State", state), ("Plan", plan), ("Care", care)))
     return "\n".join(("<think>", *moves, "</think>"))
+
+
+def reason(request: UserRequest, planned: str) -> str:
+    """A reasoning trace in plain words, made from the goal state of a request: what a trainee is to learn to write.
+
+    Parameters
+    ----------
+    request
+        A steered request, so with its state.
+    planned
+        What is said next, as the scripted user notes it ("inform hotel area; ask hotel phone").
+
+    Raises
+    ------
+    ValueError
+        Without a goal state.
+    """
+    if request.state is None:
+        raise ValueError("a trace is made from the goal state, but the request has none")
+    rows = [(component, now) for component, now in request.state.items() if component.objective is not None]
+    open_parts = [
+        describe(component)
+        for component, now in rows
+        if not now.served and not now.user_fault and now.status in (Status.INCOMPLETE, Status.MISALIGNED)
+    ]
+    done = sum(now.status is Status.COMPLETE or now.served for _, now in rows)
+    state = f"{done} of {len(rows)} parts are done. Open: {'; '.join(open_parts) or 'nothing that I have to bring up'}"
+    left = request.max_turns - request.turn
+    steps = [" ".join(filter(None, (_PLANNED.get(k, k), *rest))) for k, *rest in map(str.split, planned.split("; "))]
+    pace = -(-len(open_parts) // max(1, left))
+    plan = f"now {', '.join(steps) or 'go on'}. {left} messages left, so at least {pace} parts per message"
+    rules = [describe(c) for c, _ in request.state.items() if c.category in (Category.PROFILE, Category.POLICY)]
+    return format_trace(state, plan, " ".join(rules) or "nothing special")
+
+
+_PLANNED = {"inform": "tell", "ask": "ask for", "bye": "say goodbye", "raise": "bring up", "correct": "put right"}
+
+
+def write_reply(reply: UserReply) -> str:
+    """What a model has to write for a reply: its trace, its words, and the mark of the end; `read_reply` reads it."""
+    words = f"{reply.text} {END_MARK}" if reply.end else reply.text
+    return f"{reply.trace}\n{words}" if reply.trace else words
 
 
 def split_trace(text: str) -> tuple[str, str]:

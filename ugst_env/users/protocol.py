@@ -32,6 +32,8 @@ class UserRequest:
     states
         All states that were shown so far, S_0 .. S_{i-1}, one per user turn; empty without steering. A prompt that
         grows only at its end, turn by turn, is built from them.
+    repeat
+        Whether the goal is to be said again before the reply, without any status: the paper's ablation of steering.
     seed
         The only source of chance: same request, same reply, whatever else is in the batch.
     """
@@ -45,6 +47,7 @@ class UserRequest:
     max_turns: int
     seed: int
     states: tuple[GoalState, ...] = ()
+    repeat: bool = False
 
 
 @dataclass(frozen=True)

@@ -168,13 +168,24 @@ class ScriptedUser:
             raise ValueError("the scripted user needs the goal state in its request, got None")
         rng = random.Random(request.seed)
         drifting = {mode for mode in DRIFT_MODES if rng.random() < self._drift.get(mode, 0.0)}
-        plan = self._plan(request, rng, drifting)
+        plan = self.plan(request, rng, drifting)
         breaks_manner = "contradict" in drifting and rng.random() < 0.5
-        text = self._say(request, plan, rng, careless=breaks_manner)
+        text = self.say(request, plan, rng, careless=breaks_manner)
         trace = "; ".join(" ".join(part for part in (t.kind, t.domain, t.slot) if part) for t in plan.things)
         return UserReply(text, end=plan.end, trace=trace)
 
-    def _plan(self, request: UserRequest, rng: random.Random, drifting: set[str]) -> Plan:
+    def plan(self, request: UserRequest, rng: random.Random, drifting: set[str]) -> Plan:
+        """What this turn is to convey, whatever words it is put into: the truth to hold a tracker against.
+
+        Parameters
+        ----------
+        request
+            With a goal state.
+        rng
+            The source of chance.
+        drifting
+            Which of `DRIFT_MODES` befall this turn.
+        """
         state = request.state
         assert state is not None
         if "terminate" in drifting and request.turn > 0:
@@ -430,8 +441,11 @@ class ScriptedUser:
         others = [value for value in others if value != thing.value]
         return replace(thing, value=rng.choice(others)) if others else thing
 
-    def _say(self, request: UserRequest, plan: Plan, rng: random.Random, *, careless: bool) -> str:
-        """Words for a plan: the first of several that is understood as meant and keeps to profile and policy."""
+    def say(self, request: UserRequest, plan: Plan, rng: random.Random, *, careless: bool = False) -> str:
+        """Words for a plan: the first of several that is understood as meant and keeps to profile and policy.
+
+        A `careless` user does not look to profile and policy.
+        """
         act = request.agent_act
         requested = (act.domain, act.slot) if act and act.kind == "request" and act.domain and act.slot else None
         context = Context(domain=self._domain(request), requested=requested, offered=act.entity if act else None)

@@ -14,7 +14,7 @@ The prompt is short and grows only at its end, so that keys and values are re-us
 A value of the goal is a *copy token*, such as ``<=restaurant.food>``, wherever it stands: in what the user said, in
 what the agent said, and in what the model says. The runtime puts the value in its place, so the model copies names that
 it never saw, and reads off the agent's words whether they name the goal's value or another. Letter case is one token
-per message.
+per message; punctuation marks and case that a policy asks for are put in there as well.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from ugst_env.goal import (
     Want,
 )
 from ugst_env.goals.policies import KINDS as POLICY_KINDS
-from ugst_env.goals.policies import Utterance, comply, make_rule
+from ugst_env.goals.policies import Utterance, comply, comply_all, limits, make_rule
 from ugst_env.goals.profiles import KINDS as FACT_KINDS
 from ugst_env.users.protocol import UserReply, UserRequest
 from ugst_env.world.ontology import ASKABLE_SLOTS, BELIEF_SLOTS, DOMAINS
@@ -63,6 +63,11 @@ _MARKS = (
     "<upper>",
     "<words>",
     "<pad>",
+    "<secret>",
+    "<later>",
+    "<one>",
+    "<two>",
+    "<three>",
 )
 _GOAL = ("<req>", "<pref>", "<else>", "<if>", "<nomatch>", "<served>", "<fault>")
 _STATUS = {
@@ -85,6 +90,11 @@ COPY_TOKENS = (
 _REFERENCES = tuple((domain, "reference") for domain in DOMAINS)
 _COPY_SET = frozenset(COPY_TOKENS)
 _SPOKEN = frozenset(("<end>", "<bye>", "<lower>", "<upper>", "<words>", "<else>"))
+# Punctuation and letter case are put in where tokens become text, so rules about them are kept there.
+RENDERED = ("max_sentences", "no_mark", "end_mark", "case")
+# Rules that name a slot: the model sees them as a mark on that slot of the goal, whatever slot it is.
+_SLOT_RULES = {"withhold": "<secret>", "not_first": "<later>"}
+_ROOM = {1: "<one>", 2: "<two>", 3: "<three>"}
 SPECIAL_TOKENS = (
     *_MARKS,
     *_MODES,
@@ -128,20 +138,16 @@ class Handles:
         Which tokens a lower-case piece of text may stand for, as (token, whether it is spelt out in words).
     pattern
         Finds such pieces in a lower-case text; None where there are none.
-    mark, case
-        The punctuation mark and the letter case that a policy asks for, None where none does. They are copied as well:
-        the model always sees and says the `STAND_INS`.
+    rendered
+        The rules about punctuation and letter case, which `Codec.read` keeps.
     """
 
     values: Mapping[str, str]
     forms: Mapping[str, tuple[tuple[str, bool], ...]]
     pattern: re.Pattern[str] | None
-    mark: str | None = None
-    case: str | None = None
+    rendered: tuple[Rule, ...] = ()
 
 
-# What stands in a prompt for whatever mark or case a policy asks for.
-STAND_INS = {"end_mark": ".", "case": "upper"}
 NO_HANDLES = Handles({}, {}, None)
 
 
@@ -170,9 +176,8 @@ def handles_of(goal: UserGoal) -> Handles:
             forms.setdefault(spelt, []).append((token, True))
     any_form = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
     pattern = re.compile(rf"(?<![\w:.])(?:{any_form})(?![\w:]|\.\d)") if forms else None
-    asked = {rule.kind: rule.value for rule in goal.policy}
     ways = {form: tuple(tokens) for form, tokens in forms.items()}
-    return Handles(values, ways, pattern, mark=asked.get("end_mark"), case=asked.get("case"))
+    return Handles(values, ways, pattern, tuple(rule for rule in goal.policy if rule.kind in RENDERED))
 
 
 _TOKEN = re.compile(r"<[^<>]+>")
@@ -224,6 +229,8 @@ class Codec:
         self.tokenizer = tokenizer
         self.copy = copy
         known = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+        for token in ("<secret>", "<later>", "<one>", "<two>", "<three>"):  # XXX remove with new weights
+            known[token] = known[token] if known[token] is not None else tokenizer.token_to_id("<pad>")
         missing = [token for token, number in known.items() if number is None]
         if missing:
             raise ValueError(f"the tokenizer lacks {len(missing)} of the special tokens, such as {missing[0]!r}")
@@ -285,20 +292,34 @@ class Codec:
                     *self._specials(f"<fact.{fact.kind}>"),
                     *self._value(f"<=fact.{fact.kind}>", fact.value, handles),
                 ]
+        marks: dict[str, str] = {}
         for rule in goal.policy:
-            if rule.kind != "text":
-                token = f"<=policy.{rule.kind}>"
-                value = STAND_INS.get(rule.kind, rule.value) if self.copy else rule.value
-                ids += [*self._specials(f"<policy.{rule.kind}>"), *self._value(token, value, handles)]
+            if rule.kind in _SLOT_RULES:
+                ids += self._specials(f"<policy.{rule.kind}>")
+                marks[rule.value] = _SLOT_RULES[rule.kind]
+            elif rule.kind not in ("text", "max_words", "max_things", *RENDERED):
+                value = self._value(f"<=policy.{rule.kind}>", rule.value, handles)
+                ids += [*self._specials(f"<policy.{rule.kind}>"), *value]
+        bound = limits(goal.policy)
+        if bound.max_words is not None:
+            # Rounded down to an odd number: half as many limits to learn, and none is ever read as a looser one.
+            ids += [*self._specials("<policy.max_words>"), *self._plain(f" {(bound.max_words - 1) // 2 * 2 + 1}")]
+        if bound.max_things in _ROOM:
+            ids += self._specials("<policy.max_things>", _ROOM[bound.max_things])
         for objective in goal.objectives:
-            ids += self._objective(objective, handles)
+            ids += self._objective(objective, handles, marks, count=bound.max_words is not None)
         return ids
 
-    def _value(self, token: str, value: str, handles: Handles) -> list[int]:
-        """A value in the goal: nothing where it has a copy token, which its slot names already; else its words."""
-        return [] if token in handles.values else list(self._plain(" " + value.lower()))
+    def _value(self, token: str, value: str, handles: Handles, *, count: bool = False) -> list[int]:
+        """A value in the goal: its words, or nothing where it has a copy token, which its slot names already.
 
-    def _objective(self, objective: Objective, handles: Handles) -> list[int]:
+        With `count`, a copy token's number of words, for those who have to count them.
+        """
+        if token not in handles.values:
+            return list(self._plain(" " + value.lower()))
+        return list(self._plain(f" {len(handles.values[token].split())}")) if count else []
+
+    def _objective(self, objective: Objective, handles: Handles, marks: Mapping[str, str], *, count: bool) -> list[int]:
         ids = self._specials(f"<{objective.domain}.{objective.action}>")
         for group, parts in (("<req>", objective.requirements), ("<pref>", objective.preferences)):
             for part in parts:
@@ -307,13 +328,14 @@ class Codec:
                     continue
                 token = f"<={objective.domain}.{part.slot}>"
                 ids += self._specials(group, f"<{objective.domain}.{part.slot}>")
-                ids += self._value(token, part.value, handles)
+                ids += self._specials(marks[part.slot]) if part.slot in marks else []
+                ids += self._value(token, part.value, handles, count=count)
                 if part.otherwise is not None and part.condition is not None:
                     slot, _, value = part.condition.partition("=")
                     ids += self._specials("<if>")
                     ids += self._specials("<nomatch>") if slot == "no_match" else self._plain(f" {slot} {value}")
                     ids += self._specials("<else>")
-                    ids += self._value(f"<else>{token}", part.otherwise, handles)
+                    ids += self._value(f"<else>{token}", part.otherwise, handles, count=count)
         return ids
 
     def state(self, state: GoalState, *, left: int) -> list[int]:
@@ -332,6 +354,15 @@ class Codec:
             settled = all(now.served for _, now in parts)
             for component, now in parts[:1] if untouched or settled else parts:
                 ids += self._status(state.goal, component, now)
+        return ids
+
+    def repetition(self, goal: UserGoal, *, left: int) -> list[int]:
+        """Token ids of the goal once more in the place of its state: what there is to do, without any status."""
+        ids = self._specials("<state>", TURN_TOKENS[min(left, len(TURN_TOKENS) - 1)])
+        statuses = {self.ids[token] for token in _STATUS.values()}
+        for component, now in GoalState.start(goal).items():
+            if component.objective is not None:
+                ids += [token for token in self._status(goal, component, now) if token not in statuses]
         return ids
 
     def _status(self, goal: UserGoal, component: Component, now: ComponentState) -> list[int]:
@@ -363,12 +394,8 @@ class Codec:
     def reply(self, text: str, handles: Handles, topic: str | None = None, *, end: bool) -> list[int]:
         """Token ids of a user reply, up to and with ``<end>``."""
         ids = []
-        if handles.mark is not None and text.endswith(handles.mark):
-            text = text[: -len(handles.mark)] + STAND_INS["end_mark"]
-        if any(c.isalpha() for c in text):
-            if (handles.case == "lower" and text == text.lower()) or (
-                text == text.upper() and sum(c.isalpha() for c in text) > 2
-            ):
+        if any(c.isalpha() for c in text) and all(rule.kind != "case" for rule in handles.rendered):
+            if text == text.upper() and sum(c.isalpha() for c in text) > 2:
                 ids += self._specials("<upper>")
             elif text == text.lower() and _sentence_case(text) != text:
                 ids += self._specials("<lower>")
@@ -394,13 +421,15 @@ class Codec:
         """Token ids of everything up to the reply that is asked for."""
         steering = request.state is not None
         handles = self.handles(request.goal)
-        ids = self.goal(request.goal, steering=steering, trace=trace)
+        ids = self.goal(request.goal, steering=steering or request.repeat, trace=trace)
         topic: str | None = None
         for index in range(request.turn + 1):
             if steering:
                 state = request.states[index] if index < len(request.states) else request.state
                 assert state is not None
                 ids += self.state(state, left=request.max_turns - index)
+            elif request.repeat:
+                ids += self.repetition(request.goal, left=request.max_turns - index)
             ids.append(self.ids["<user>"])
             if index < request.turn:
                 turn = request.conversation.turns[index]
@@ -425,11 +454,10 @@ class Codec:
         text = singular(self._spell(ids, handles)).replace("seafood food", "seafood")
         text = _ARTICLE.sub(_right_article, text)
         upper, lower = self.ids["<upper>"] in ids, self.ids["<lower>"] in ids
-        if upper and handles.case == "lower":
-            upper, lower = False, True
         text = text.upper() if upper else text.lower() if lower else _sentence_case(text)
-        if handles.mark is not None and text.endswith(STAND_INS["end_mark"]):
-            text = text[: -len(STAND_INS["end_mark"])] + handles.mark
+        if handles.rendered:
+            said = Utterance(text, (), None, first=False, last=end)
+            text = comply_all(handles.rendered, text, said, random.Random(0))
         if not any(c.isalnum() for c in text):
             return UserReply("", trace=trace, error="the model returned an empty reply")
         return UserReply(text, end=end, trace=trace)

@@ -1,0 +1,314 @@
+"""The training stages: what is kept and resumed, what is learnt and what is masked, what a reply is worth."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ugst_env.cli import main
+from ugst_env.dialogue.acts import AgentAct
+from ugst_env.dialogue.understanding import Vocabulary
+from ugst_env.envs.episode import Episode
+from ugst_env.goal import Ask, Category, Objective, UserGoal, Want
+from ugst_env.goals.files import goal_of, goal_record
+from ugst_env.goals.generator import SPLIT_POLICIES, challenge
+from ugst_env.goals.policies import make_rule
+from ugst_env.tracking.verifiable import VerifiableTracker
+from ugst_env.training.collect import CollectConfig, collect, read_conversations, replay, varied_rule
+from ugst_env.training.grpo import Prefix, judge
+from ugst_env.training.tiny import TinyConfig, encode, read_shards, run, write_shards
+from ugst_env.users.protocol import UserReply
+from ugst_env.users.tiny import Codec, TinyUser
+from ugst_env.world.database import World
+
+
+@pytest.fixture(scope="module")
+def tracker(world: World) -> VerifiableTracker:
+    return VerifiableTracker(world)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(world: World) -> Vocabulary:
+    return Vocabulary.from_world(world)
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some conversations of the scripted user, every now and then a stray turn."""
+    folder = tmp_path_factory.mktemp("collected") / "data"
+    collect(
+        CollectConfig(
+            out=folder, user="scripted", conversations=24, stray="drift", stray_rate=0.1, clerks="mixed", varied=0.5
+        )
+    )
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------------- collect
+
+
+def test_goals_come_back_from_records(world: World) -> None:
+    for goal in challenge("test", world):
+        record = json.loads(json.dumps(goal_record(goal)))
+        assert goal_record(goal_of(record)) == record
+        assert [c.content for c in goal_of(record).components if not isinstance(c.content, Objective)] == [
+            c.content for c in goal.components if not isinstance(c.content, Objective)
+        ]
+
+
+def test_replay_is_what_happened(collected: Path, tracker: VerifiableTracker, vocabulary: Vocabulary) -> None:
+    for row in read_conversations(collected):
+        for episode, _, _ in replay(row, tracker, vocabulary):
+            assert episode.waiting_for == "user"
+        assert {c.value: rate for c, rate in episode.state.success_rates().items()} == row["rates"]
+        assert episode.outcome == row["outcome"]
+
+
+def test_collecting_resumes_without_loss_or_duplicate(collected: Path, tmp_path: Path) -> None:
+    whole = (collected / "part-0.jsonl").read_text()
+    lines = whole.splitlines(keepends=True)
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    (torn / "part-0.jsonl").write_text("".join(lines[:9]) + lines[9][:40])
+    config = CollectConfig(
+        out=torn, user="scripted", conversations=24, stray="drift", stray_rate=0.1, clerks="mixed", varied=0.5
+    )
+    with pytest.raises(FileExistsError, match="not empty"):
+        collect(config)
+    counts = collect(replace(config, resume=True, batch=5))
+    assert counts == {"kept": 24}
+    assert sorted((torn / "part-0.jsonl").read_text().splitlines()) == sorted(whole.splitlines())
+
+
+def test_processes_hold_the_same_conversations(collected: Path, tmp_path: Path) -> None:
+    config = CollectConfig(
+        out=tmp_path / "two",
+        user="scripted",
+        conversations=24,
+        stray="drift",
+        stray_rate=0.1,
+        clerks="mixed",
+        varied=0.5,
+        processes=2,
+    )
+    collect(config)
+    assert read_conversations(tmp_path / "two") == read_conversations(collected)
+
+
+def test_only_aligned_conversations_are_kept(tmp_path: Path) -> None:
+    config = CollectConfig(
+        out=tmp_path / "kept", user="scripted", drift="contradict=0.2", conversations=30, keep="aligned"
+    )
+    counts = collect(config)
+    rows = read_conversations(tmp_path / "kept")
+    assert 0 < counts["kept"] == len(rows) < 30 == sum(counts.values())
+    assert all(set(row["rates"].values()) == {1.0} for row in rows)
+    assert any(why.endswith("not held") for why in counts)
+    # The dropped ones are remembered, and not held again.
+    assert collect(replace(config, resume=True)) == counts
+
+
+def test_varied_rules_are_never_held_out() -> None:
+    rng = random.Random(0)
+    held_out = {(rule.kind, rule.value) for split in ("val", "test") for rule in SPLIT_POLICIES[split]}
+    assert not held_out & {(rule.kind, rule.value) for rule in (varied_rule(rng) for _ in range(2000))}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["collect", "--user", "nobody"], "unknown user 'nobody'"),
+        (["collect", "--user", "scripted", "--goals", "challenge:best"], "challenge:train"),
+        (["collect", "--user", "scripted", "--keep", "some"], "keep must be"),
+        (["collect", "--user", "scripted", "--drift", "forget"], "forget=0.1"),
+        (["collect", "--user", "scripted", "--drift", "sulk=0.1"], "unknown drift mode 'sulk'"),
+        (["collect", "--user", "scripted", "--conversations", "0"], "conversations must be at least 1"),
+        (["sft", "--data", "nowhere"], "no conversations in nowhere"),
+        (["grpo", "--data", "nowhere"], "no conversations in nowhere"),
+        (["grpo", "--data", "nowhere", "--generations", "1"], "at least 2"),
+        (["tiny", "--data", "nowhere"], "no conversations in nowhere"),
+        (["align", "--user", "hf:nowhere/at-all"], "nowhere/at-all"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"ugst {arguments[0]}: ")
+    assert message in error
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def test_only_straight_replies_are_learnt(collected: Path, tracker: VerifiableTracker, vocabulary: Vocabulary) -> None:
+    codec = Codec(TinyUser().codec.tokenizer)
+    strayed = 0
+    for row in read_conversations(collected):
+        for steering in (False, True):
+            ids, mask = encode(codec, replay(row, tracker, vocabulary), steering=steering)
+            pieces: list[list[int]] = [[]]
+            for token, learn in zip(ids, mask, strict=True):
+                if learn:
+                    pieces[-1].append(token)
+                elif pieces[-1]:
+                    pieces.append([])
+            goal = goal_of(row["goal"])
+            said = [codec.read(piece, goal).text.lower() for piece in pieces if piece]
+            wanted = [
+                turn["user"].lower().replace("moderately priced", "moderate") for turn in row["turns"] if turn["learn"]
+            ]
+            assert said == wanted
+            strayed += len(wanted) < len(row["turns"])
+            assert (codec.ids["<state>"] in ids) == steering
+    assert strayed
+
+
+def test_a_prompt_ends_as_it_is_trained(collected: Path, tracker: VerifiableTracker, vocabulary: Vocabulary) -> None:
+    """What the model reads when it plays is what it read when it learnt."""
+    codec = Codec(TinyUser().codec.tokenizer)
+    for row in read_conversations(collected)[:8]:
+        ids, _ = encode(codec, replay(row, tracker, vocabulary), steering=True)
+        for episode, _, _ in replay(row, tracker, vocabulary):
+            prompt = codec.prompt(episode.request(), trace=False)
+            assert ids[: len(prompt)] == prompt
+
+
+def test_training_from_scratch_resumes(collected: Path, tmp_path: Path) -> None:
+    config = TinyConfig(
+        data=collected,
+        out=tmp_path / "m",
+        tokens=6000,
+        batch_tokens=2048,
+        hidden=32,
+        layers=1,
+        heads=2,
+        intermediate=64,
+    )
+    run(config)
+    shards = {path.name: path.read_bytes() for path in (tmp_path / "m" / "data").iterdir()}
+    with pytest.raises(FileExistsError, match="not empty"):
+        run(config)
+    run(replace(config, tokens=9000, resume=True))
+    write_shards(config)
+    assert shards == {path.name: path.read_bytes() for path in (tmp_path / "m" / "data").iterdir()}
+    assert all(mask.any() for _, mask in read_shards(tmp_path / "m" / "data", longest=2048))
+    assert TinyUser(tmp_path / "m" / "model").reply([]) == []
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_runs_and_keeps_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ugst_env.training import recipe
+
+    arguments = ["recipe", "--out", str(tmp_path / "r"), "--processes", "1", "--scale", "0.0015"]
+    monkeypatch.setattr("sys.argv", arguments)
+    recipe.main()
+    assert TinyUser(tmp_path / "r" / "grpo" / "model").reply([]) == []
+    log = [json.loads(line) for line in (tmp_path / "r" / "grpo" / "log.jsonl").read_text().splitlines()]
+    assert any("rewards/policy/mean" in row or "train_loss" in row for row in log)
+    capsys.readouterr()
+    recipe.main()
+    assert "== " + str(tmp_path / "r" / "sft-1") not in capsys.readouterr().out.splitlines()
+
+
+# -------------------------------------------------------------------------------------------------------------- reward
+
+GOAL = UserGoal(
+    objectives=(
+        Objective(
+            "restaurant",
+            "find",
+            (Want("area", "north", text="It is in the north."), Ask("phone", text="Get the phone number.")),
+            (
+                Want(
+                    "pricerange", "cheap", text="Ideally it is cheap, but that is not the most important thing of all."
+                ),
+            ),
+            text="Find a restaurant.",
+        ),
+        Objective("hotel", "find", (Want("stars", "4", text="It has 4 stars."),), text="Find a hotel."),
+    ),
+    policy=(make_rule("never_say", "please"),),
+)
+
+
+@pytest.fixture
+def worth(tracker: VerifiableTracker, vocabulary: Vocabulary) -> Callable[..., tuple[dict[str, bool], str | None]]:
+    """I_j of a reply, after these turns of ``(user's words, clerk's act)``, and the hack that it is."""
+
+    def judged(
+        text: str, *turns: tuple[str, AgentAct], end: bool = False, error: str | None = None
+    ) -> tuple[dict[str, bool], str | None]:
+        episode = Episode(GOAL, tracker, vocabulary, seed=0)
+        for said, act in turns:
+            episode.hear(UserReply(said))
+            episode.act(act)
+        prefix = Prefix(episode.request(), episode.tracked, episode.context())
+        held, hack = judge(UserReply(text, end=end, error=error), prefix, tracker, vocabulary)
+        return {category.value: ok for category, ok in held.items()}, hack
+
+    return judged
+
+
+MORE = AgentAct("req_more")
+
+
+def test_what_a_reply_moves_is_what_it_is_worth(worth: Any) -> None:
+    opening, _ = worth("I need a restaurant in the north.")
+    assert opening == {"profile": True, "policy": True, "objective": True, "requirement": True, "preference": False}
+    both, _ = worth("I need a restaurant in the north, cheap if possible.")
+    assert all(both.values())
+    # There is no hurry to raise the hotel while the restaurant is not done.
+    later, _ = worth("Cheap if possible.", ("I need a restaurant in the north.", MORE))
+    assert later["objective"] and later["preference"] and not later["requirement"]
+
+
+def test_what_a_reply_breaks_it_loses(worth: Any) -> None:
+    rude, _ = worth("A restaurant in the north, please.")
+    assert not rude["policy"] and rude["requirement"]
+    wrong, _ = worth("I need a restaurant in the south.")
+    assert not wrong["requirement"]
+    invented, _ = worth("I need a train to Ashbury on monday. And a restaurant in the north.")
+    assert not invented["requirement"]
+    left, _ = worth("Thank you, goodbye.", ("I need a restaurant in the north.", MORE), end=True)
+    assert not left["objective"] and not left["requirement"]
+    idle, _ = worth("Let me think about it.")
+    assert not idle["objective"] and not idle["requirement"] and not idle["preference"]
+
+
+def test_answers_are_worth_a_turn(worth: Any) -> None:
+    asked = AgentAct("request", "restaurant", "food")
+    answered, _ = worth("I don't mind what food it is.", ("I need a restaurant in the north.", asked))
+    assert all(answered.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "hack"),
+    [
+        ("word " * 61, "endless"),
+        (
+            "I want a cheap restaurant in the north, its phone number, address and postcode, and a hotel with 4 stars.",
+            "everything",
+        ),
+        ("A place, ideally it is cheap, but that is not the most important thing of all.", "quoting"),
+        ("I need a restaurant in the north.", "repeating"),
+    ],
+)
+def test_hacks_earn_nothing(text: str, hack: str, worth: Any) -> None:
+    held, found = worth(text, ("I need a restaurant in the north.", MORE))
+    assert found == hack
+    assert not any(held.values())
+
+
+def test_replies_without_text_earn_nothing(worth: Any) -> None:
+    held, found = worth("", error="the model returned an empty reply")
+    assert found == "unusable" and set(held) == {c.value for c in Category} and not any(held.values())

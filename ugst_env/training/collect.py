@@ -1,0 +1,390 @@
+"""``ugst collect``: conversations of a simulated user with a reference clerk, as the training stages read them.
+
+Every finished conversation is appended to a JSONL file at once, so a run that is killed goes on with ``--resume``
+without loss or duplicate. A row holds the goal, what both sides said, and the clerk's acts; `replay` makes the same
+`Episode` of it again, with every goal state on the way, so that a row is good for prompts of any form.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ugst_env.dialogue.acts import AgentAct
+from ugst_env.dialogue.understanding import Vocabulary
+from ugst_env.envs.episode import Episode
+from ugst_env.envs.setup import make_setup, vocabulary_of
+from ugst_env.goal import Rule, UserGoal
+from ugst_env.goals.files import goal_of, goal_record
+from ugst_env.goals.generator import SPLIT_POLICIES
+from ugst_env.goals.policies import make_rule
+from ugst_env.tracking.verifiable import VerifiableTracker
+from ugst_env.training.clerks import CLERKS, clerk_act
+from ugst_env.users.protocol import UserReply, UserSimulator, ask
+from ugst_env.users.scripted import DRIFT_MODES, ScriptedUser
+from ugst_env.world.database import World
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """All that decides which conversations come out.
+
+    Raises
+    ------
+    ValueError
+        For a number out of range, or an unknown name; it says which and what is accepted.
+    """
+
+    out: Path = field(metadata={"help": "folder for the conversations"})
+    user: str = field(
+        default="ugst-tiny", metadata={"help": "the simulated user: ugst-tiny, scripted, hf:NAME, a .gguf"}
+    )
+    goals: str = field(default="challenge:train", metadata={"help": "challenge:train|val|test, or a goal file"})
+    conversations: int = field(default=1000, metadata={"help": "how many to hold"})
+    keep: str = field(default="all", metadata={"help": "all, or aligned: only those whose every component holds"})
+    steering: bool = field(default=True, metadata={"help": "whether the user is shown the goal state"})
+    trace: bool = field(default=False, metadata={"help": "whether the model reasons before it replies"})
+    drift: str = field(default="", metadata={"help": "scripted user only: rates such as forget=0.1,contradict=0.05"})
+    stray: str = field(
+        default="",
+        metadata={"help": "who takes some of the turns, which are not learnt: drift (scripted), or a user as above"},
+    )
+    stray_rate: float = field(default=0.0, metadata={"help": "share of the turns that the stray user takes"})
+    clerks: str = field(default="competent", metadata={"help": f"mixed, or one of {', '.join(CLERKS)}"})
+    varied: float = field(default=0.0, metadata={"help": "share of goals whose policy is one of many more parameters"})
+    max_turns: int = field(default=10, metadata={"help": "limit of user turns"})
+    batch: int = field(default=64, metadata={"help": "conversations held at a time"})
+    processes: int = field(default=1, metadata={"help": "processes that share the work"})
+    seed: int = field(default=1, metadata={"help": "the only source of chance"})
+    resume: bool = field(default=False, metadata={"help": "go on in a folder that holds conversations already"})
+
+    def __post_init__(self) -> None:
+        if self.keep not in ("all", "aligned"):
+            raise ValueError(f"keep must be 'all' or 'aligned', got {self.keep!r}")
+        if self.clerks != "mixed" and self.clerks not in CLERKS:
+            raise ValueError(f"clerks must be 'mixed' or one of {', '.join(CLERKS)}, got {self.clerks!r}")
+        for name, least in (("conversations", 1), ("max_turns", 1), ("batch", 1), ("processes", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("stray_rate", "varied"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.stray_rate and not self.stray:
+            raise ValueError("stray_rate needs a stray user: 'drift' or the name of a user")
+        if self.drift and self.user != "scripted":
+            raise ValueError(f"only the scripted user drifts at will, got drift={self.drift!r} for {self.user!r}")
+        _rates(self.drift)
+
+
+def _rates(text: str) -> dict[str, float]:
+    """The rates in ``forget=0.1,contradict=0.05``."""
+    rates: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        mode, _, rate = part.partition("=")
+        try:
+            rates[mode.strip()] = float(rate)
+        except ValueError:
+            raise ValueError(f"drift must be rates such as forget=0.1,contradict=0.05, got {text!r}") from None
+    if unknown := [mode for mode in rates if mode not in DRIFT_MODES]:
+        raise ValueError(f"unknown drift mode {unknown[0]!r}; accepted: {', '.join(DRIFT_MODES)}")
+    return rates
+
+
+# How often a conversation meets which mix of clerks, with ``clerks="mixed"``.
+CLERK_MIXES = (
+    (0.55, {"competent": 1.0}),
+    (0.15, {"competent": 0.6, "random": 0.4}),
+    (0.12, {"competent": 0.6, "stubborn": 0.4}),
+    (0.18, {"competent": 0.6, "wrong": 0.4}),
+)
+
+# Rules whose parameter a user has to understand and not just repeat: a few training policies do not teach that.
+VARIED_RULES = {
+    "max_words": tuple(str(n) for n in range(7, 25)),
+    "min_words": tuple(str(n) for n in range(3, 9)),
+    "max_things": ("1", "2", "3", "4"),
+    "never_say": (
+        "please", "need", "like", "find", "could", "looking", "good", "fine", "book", "would", "any", "nice", "great",
+        "mind", "can", "care", "get", "should", "tell", "know", "i'm", "town", "me", "lovely", "thank", "thanks/thank",
+    ),
+    "withhold": ("pricerange", "area", "people", "stay", "time", "food", "stars", "type", "day", "arriveBy", "leaveAt"),
+    "not_first": ("pricerange", "area", "people", "stay", "time", "food", "stars", "type", "day", "arriveBy"),
+    "max_sentences": ("1", "2", "3", "4"),
+    "no_mark": ("?", "!", ",", "'", "."),
+    "end_mark": ("!", ".", "..."),
+}  # fmt: skip
+_VARIED_WEIGHTS = {"max_words": 4, "max_things": 2, "withhold": 2, "not_first": 2}
+
+
+def varied_rule(rng: random.Random) -> Rule:
+    """A rule of `VARIED_RULES`, never one that the validation or test goals have."""
+    held_out = {(rule.kind, rule.value) for split in ("val", "test") for rule in SPLIT_POLICIES[split]}
+    kinds = list(VARIED_RULES)
+    while True:
+        kind = rng.choices(kinds, [_VARIED_WEIGHTS.get(kind, 1) for kind in kinds])[0]
+        value = rng.choice(VARIED_RULES[kind])
+        if (kind, value) not in held_out:
+            return make_rule(kind, value)
+
+
+@dataclass
+class _Talk:
+    """A conversation under way."""
+
+    number: int
+    rng: random.Random
+    episode: Episode
+    mix: dict[str, float]
+    turns: list[dict[str, Any]] = field(default_factory=list)
+
+
+def collect(config: CollectConfig) -> Counter[str]:
+    """Hold the conversations and write them to ``part-*.jsonl`` in ``config.out``.
+
+    Returns
+    -------
+    Counter
+        How many were kept (``"kept"``), and how many were dropped for which reason; those of earlier runs included.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds something and `resume` is off.
+    """
+    out = config.out
+    if out.exists() and any(out.iterdir()) and not config.resume:
+        raise FileExistsError(f"{out} is not empty: name another folder, or resume there")
+    out.mkdir(parents=True, exist_ok=True)
+    held = _held(out)
+    parts = [
+        [k for k in range(config.conversations) if k % config.processes == i and k not in held]
+        for i in range(config.processes)
+    ]
+    with tqdm(total=config.conversations, initial=len(held), desc="conversations", unit="conv") as bar:
+        if config.processes == 1:
+            for _ in _hold(config, parts[0], out / "part-0.jsonl"):
+                bar.update()
+        else:
+            context = multiprocessing.get_context("spawn")
+            queue = context.SimpleQueue()
+            workers = [
+                context.Process(target=_work, args=(config, part, out / f"part-{i}.jsonl", queue))
+                for i, part in enumerate(parts)
+            ]
+            for worker in workers:
+                worker.start()
+            left = len(workers)
+            while left:
+                message = queue.get()
+                if message is None:
+                    left -= 1
+                elif isinstance(message, str):
+                    for worker in workers:
+                        worker.terminate()
+                    raise RuntimeError(message)
+                else:
+                    bar.update()
+    return Counter(_held(out).values())
+
+
+def _work(config: CollectConfig, numbers: list[int], path: Path, queue: Any) -> None:
+    try:
+        parent = multiprocessing.parent_process()
+        for _ in _hold(config, numbers, path):
+            if parent is None or not parent.is_alive():
+                return  # Whoever starts again shall not find a rival.
+            queue.put(1)
+        queue.put(None)
+    except KeyboardInterrupt:
+        queue.put(None)
+    except Exception as error:
+        queue.put(f"{type(error).__name__}: {error}")
+
+
+def _held(folder: Path) -> dict[int, str]:
+    """What was written already: ``{number: "kept" or why it was dropped}``. A line torn by a crash is cut off."""
+    held: dict[int, str] = {}
+    for path in sorted(folder.glob("part-*.jsonl")):
+        with path.open("rb+") as file:
+            good = 0
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                row = json.loads(line)
+                held[row["number"]] = row.get("dropped", "kept")
+                good += len(line)
+            file.truncate(good)
+    return held
+
+
+def _hold(config: CollectConfig, numbers: list[int], path: Path) -> Iterator[int]:
+    """Hold the conversations of these numbers, a batch at a time, and append each to `path` when it is over."""
+    if not numbers:
+        return
+    setup = make_setup(user=config.user, goals=config.goals, max_turns=config.max_turns)
+    world, vocabulary = setup.world, setup.vocabulary
+    straight = ScriptedUser(world, vocabulary, drift=_rates(config.drift)) if config.drift else setup.user
+    if config.trace and hasattr(straight, "trace"):
+        straight.trace = True
+    drifters = [ScriptedUser(world, vocabulary, drift={mode: 1.0}) for mode in DRIFT_MODES if mode != "terminate"]
+    strays: list[UserSimulator] = []
+    if config.stray:
+        strays = [*drifters] if config.stray == "drift" else [make_setup(user=config.stray).user]
+    waiting = list(reversed(numbers))
+    active: list[_Talk] = []
+    with path.open("a", encoding="utf-8") as file:
+        while waiting or active:
+            while waiting and len(active) < config.batch:
+                active.append(_begin(config, waiting.pop(), setup.source, setup.fixed, setup.tracker, vocabulary))
+            speakers = [
+                talk.rng.choice(strays) if strays and talk.rng.random() < config.stray_rate else straight
+                for talk in active
+            ]
+            replies = _replies(speakers, [talk.episode for talk in active], config.steering)
+            going = []
+            for talk, speaker, reply in zip(active, speakers, replies, strict=True):
+                _take(talk, reply, world, learn=speaker is straight)
+                if talk.episode.waiting_for is not None:
+                    going.append(talk)
+                    continue
+                for user in {id(u): u for u in (straight, *strays)}.values():
+                    user.forget([talk.episode.key])
+                file.write(json.dumps(_row(config, talk), ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                yield talk.number
+            active = going
+
+
+def _begin(
+    config: CollectConfig, number: int, source: Any, fixed: tuple[UserGoal, ...], tracker: Any, vocabulary: Vocabulary
+) -> _Talk:
+    rng = random.Random(f"{config.seed}/{number}")
+    goal: UserGoal = fixed[number % len(fixed)] if fixed else source(rng)
+    if rng.random() < config.varied:
+        goal = replace(goal, policy=(varied_rule(rng),))
+    mixes = CLERK_MIXES if config.clerks == "mixed" else ((1.0, {config.clerks: 1.0}),)
+    mix = rng.choices([m for _, m in mixes], [weight for weight, _ in mixes])[0]
+    episode = Episode(
+        goal, tracker, vocabulary, seed=rng.getrandbits(60), max_turns=config.max_turns, key=f"collect/{number}"
+    )
+    return _Talk(number, rng, episode, mix)
+
+
+def _replies(speakers: list[UserSimulator], episodes: list[Episode], steering: bool) -> list[UserReply]:
+    """One reply per conversation, one batch per speaker."""
+    replies: dict[int, UserReply] = {}
+    for speaker in {id(s): s for s in speakers}.values():
+        mine = [k for k, s in enumerate(speakers) if s is speaker]
+        requests = [episodes[k].request() for k in mine]
+        if not steering and not getattr(speaker, "needs_state", False):
+            requests = [replace(request, state=None, states=()) for request in requests]
+        replies.update(zip(mine, ask(speaker, requests), strict=True))
+    return [replies[k] for k in range(len(episodes))]
+
+
+def _take(talk: _Talk, reply: UserReply, world: World, *, learn: bool) -> None:
+    """Let the user's turn and the clerk's answer happen, and note them down."""
+    episode = talk.episode
+    step = episode.hear(reply)
+    turn: dict[str, Any] = {"user": reply.text, "end": reply.end, "learn": learn}
+    if reply.trace:
+        turn["trace"] = reply.trace
+    if reply.error is not None:
+        turn["error"] = reply.error
+    talk.turns.append(turn)
+    if step.over:
+        return
+    act = clerk_act(talk.mix, episode.belief, world, talk.rng, turn=episode.turn, max_turns=episode.max_turns)
+    episode.act(act)
+    turn["agent"] = episode.conversation.turns[-1].agent
+    turn["act"] = {key: value for key, value in asdict(act).items() if value not in (None, {})}
+
+
+def _row(config: CollectConfig, talk: _Talk) -> dict[str, Any]:
+    episode = talk.episode
+    rates = {category.value: rate for category, rate in episode.state.success_rates().items()}
+    why = next((f"{name} not held" for name, rate in rates.items() if rate < 1), None)
+    why = "model error" if episode.outcome == "model_error" else why
+    if why is None and any(fault.mode == "wrongful_ending" for fault in episode.tracked.faults):
+        why = "wrongful ending"
+    if config.keep == "aligned" and why is not None:
+        return {"number": talk.number, "dropped": why}
+    return {
+        "number": talk.number,
+        "user": config.user,
+        "steering": config.steering,
+        "seed": config.seed,
+        "max_turns": episode.max_turns,
+        "outcome": episode.outcome,
+        "aligned": why is None,
+        "rates": rates,
+        "goal": goal_record(episode.goal),
+        "turns": talk.turns,
+    }
+
+
+def read_conversations(folder: Path) -> list[dict[str, Any]]:
+    """The conversations that `collect` kept in a folder, in the order of their numbers.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there are none.
+    """
+    paths = sorted(folder.glob("part-*.jsonl")) if folder.is_dir() else []
+    if not paths:
+        raise FileNotFoundError(f"no conversations in {folder}: expected part-*.jsonl, as `ugst collect` writes them")
+    rows: dict[int, dict[str, Any]] = {}
+    for path in paths:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                row: dict[str, Any] = json.loads(line) if line.endswith("\n") else {"dropped": "torn"}
+                if "dropped" not in row:
+                    rows[row["number"]] = row
+    if not rows:
+        raise ValueError(f"no conversation in {folder} was kept: collect more, or keep all")
+    return [rows[number] for number in sorted(rows)]
+
+
+def replay(
+    row: Mapping[str, Any], tracker: VerifiableTracker, vocabulary: Vocabulary
+) -> Iterator[tuple[Episode, UserReply, bool]]:
+    """Live through a collected conversation again.
+
+    Yields
+    ------
+    episode, reply, learn
+        Before each user turn: the episode, which is waiting for it; what the user said; whether that is to be learnt.
+        The episode moves on with the next item, and after the last one it is over, as it was.
+    """
+    episode = Episode(goal_of(row["goal"]), tracker, vocabulary, seed=0, max_turns=row["max_turns"])
+    for turn in row["turns"]:
+        reply = UserReply(turn["user"], turn["end"], turn.get("trace", ""), turn.get("error"))
+        yield episode, reply, turn["learn"]
+        episode.hear(reply)
+        if "act" in turn:
+            episode.act(AgentAct(**turn["act"]), turn["agent"])
+
+
+def default_tracker() -> tuple[VerifiableTracker, Vocabulary]:
+    """The tracker and the vocabulary of the shipped world."""
+    world = make_setup(user="scripted").world
+    return VerifiableTracker(world), vocabulary_of(world)
+
+
+def run(config: CollectConfig) -> Counter[str]:
+    """`collect`, and say what came out."""
+    counts = collect(config)
+    dropped = ", ".join(f"{n} {why}" for why, n in counts.most_common() if why != "kept") or "none"
+    print(f"kept {counts['kept']} of {sum(counts.values())} conversations in {config.out}; dropped: {dropped}")
+    return counts

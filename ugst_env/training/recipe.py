@@ -1,0 +1,101 @@
+"""How `ugst-tiny` is made, from nothing: ``make tiny``, or ``python -m ugst_env.training.recipe --out runs/tiny``.
+
+A base that talks like a user but was not trained to keep to its goal, then the stages of arXiv 2507.20152. What is
+done already is kept, so a run that was stopped goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ugst_env.training import collect, grpo, sft, tiny
+
+# Scripted users that lose track, contradict themselves, leave early, waste turns and hop between tasks.
+DRIFT = "forget=0.2,contradict=0.15,terminate=0.05,dawdle=0.12,misprioritise=0.12"
+
+
+def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> Iterator[Any]:
+    """The configuration of every stage, in order; `scale` shrinks all amounts of data and training alike.
+
+    1. The base learns from drifting users, with and without goal states.
+    2. Fine-tuning, twice: the scripted user, steered, holds conversations in which the model of the stage before takes
+       some of the turns. Only the scripted user's replies are learnt, in whatever situation the model got itself into.
+    3. GRPO on prefixes of the fine-tuned model's own conversations, without goal states.
+    """
+
+    def amount(number: int) -> int:
+        return max(2 * processes, round(number * scale))
+
+    common: dict[str, Any] = {"processes": processes, "seed": seed, "resume": True}
+    train: dict[str, Any] = {"goals": "challenge:train", "clerks": "mixed", "varied": 0.5, **common}
+    yield collect.CollectConfig(
+        out=out / "base-data", user="scripted", drift=DRIFT, conversations=amount(8000), **train
+    )
+    yield tiny.TinyConfig(data=out / "base-data", out=out / "base", tokens=amount(5_000_000), **common)
+    before, share = "base", 0.25
+    for k in (1, 2):
+        data, model = out / f"sft-data-{k}", out / f"sft-{k}"
+        yield collect.CollectConfig(
+            out=data,
+            user="scripted",
+            stray=f"hf:{out / before / 'model'}",
+            stray_rate=share,
+            conversations=amount(9000),
+            batch=256,
+            **{**train, "seed": seed + k},
+        )
+        yield sft.SFTStage(
+            data=(data,), out=model, model=f"hf:{out / before / 'model'}", steered=0.5, batch=16, **common
+        )
+        before, share = f"sft-{k}", 0.4
+    name = f"hf:{out / before / 'model'}"
+    yield collect.CollectConfig(
+        out=out / "grpo-data",
+        user=name,
+        steering=False,
+        conversations=amount(1500),
+        **{**train, "seed": seed + 3, "varied": 0.3},
+    )
+    yield grpo.GRPOStage(
+        data=(out / "grpo-data",),
+        out=out / "grpo",
+        model=name,
+        prefixes=amount(3000),
+        batch=8,
+        steps=amount(150),
+        steered=0.3,
+        **common,
+    )
+
+
+RUN = {
+    collect.CollectConfig: collect.run,
+    tiny.TinyConfig: tiny.run,
+    sft.SFTStage: sft.run,
+    grpo.GRPOStage: grpo.run,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make ugst-tiny from nothing.")
+    parser.add_argument("--out", type=Path, default=Path("runs/tiny"), help="folder for everything (runs/tiny)")
+    parser.add_argument("--processes", type=int, default=2, help="processes that share the work: 1, 2, 4 or 8")
+    parser.add_argument("--scale", type=float, default=1.0, help="shrink all amounts, to try the recipe out")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    for config in stages(options.out, processes=options.processes, scale=options.scale, seed=options.seed):
+        if type(config) is not collect.CollectConfig and (config.out / "done").exists():
+            continue
+        print(f"== {config.out}", flush=True)
+        run: Any = RUN[type(config)]
+        run(config)
+        if type(config) is not collect.CollectConfig:
+            (config.out / "done").touch()
+    print(f"the finished model is in {options.out / 'grpo' / 'model'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""``ugst sft``: fine-tune a user model on collected conversations, with TRL's `SFTTrainer`.
+
+The model sees the goal and the conversation, and learns the user's turns; everything else is masked. Goal states are
+left out of its prompt, so it learns to track its goal by itself (stage 2 of arXiv 2507.20152).
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ugst_env.dialogue.understanding import Vocabulary
+from ugst_env.envs.episode import Episode
+from ugst_env.tracking.verifiable import VerifiableTracker
+from ugst_env.training.collect import default_tracker, read_conversations, replay
+from ugst_env.training.launch import launch
+from ugst_env.training.tiny import encode
+from ugst_env.training.weights import Trainee, load_trainee, save_trainee
+from ugst_env.users.language_model import ChatFormat, LanguageModelUser
+from ugst_env.users.prompts import messages, reason, write_reply
+from ugst_env.users.protocol import UserReply
+
+
+@dataclass(frozen=True)
+class SFTStage:
+    """All that decides what comes out.
+
+    Raises
+    ------
+    ValueError
+        For a number out of range.
+    """
+
+    data: tuple[Path, ...] = field(metadata={"help": "folders of conversations, as `ugst collect` writes them"})
+    out: Path = field(metadata={"help": "folder for checkpoints, the log and the model"})
+    model: str = field(default="ugst-tiny", metadata={"help": "where to start: ugst-tiny, hf:NAME, a .gguf file"})
+    trace: bool = field(default=False, metadata={"help": "learn the reasoning trace before each reply as well"})
+    steered: float = field(default=0.0, metadata={"help": "share of conversations learnt with goal states in addition"})
+    limit: int = field(default=0, metadata={"help": "read only so many conversations; 0 reads all"})
+    epochs: float = field(default=1.0, metadata={"help": "passes over the conversations"})
+    learning_rate: float = field(default=1e-3, metadata={"help": "AdamW, linear warmup, then cosine"})
+    batch: int = field(default=8, metadata={"help": "sequences per step, over all processes"})
+    lora: int = field(default=0, metadata={"help": "rank of LoRA on all linear layers; 0 trains every weight"})
+    max_length: int = field(default=2048, metadata={"help": "longer sequences are left out, and counted"})
+    save_steps: int = field(default=200, metadata={"help": "steps from checkpoint to checkpoint"})
+    processes: int = field(default=1, metadata={"help": "processes that share each step"})
+    seed: int = field(default=1, metadata={"help": "the only source of chance"})
+    resume: bool = field(default=False, metadata={"help": "go on from the newest checkpoint"})
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data must name at least one folder of conversations")
+        for name in ("batch", "processes", "max_length", "save_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch % self.processes:
+            raise ValueError(f"batch must be a multiple of processes, got {self.batch} and {self.processes}")
+        for name, low, high in (("epochs", 0, 1e6), ("learning_rate", 0, 1), ("steered", -1e-9, 1)):
+            if not low < getattr(self, name) <= high:
+                raise ValueError(f"{name} is out of range: got {getattr(self, name)}")
+
+
+Sequence = tuple[list[int], list[bool]]
+
+
+def encode_chat(
+    chat: ChatFormat, turns: Iterable[tuple[Episode, UserReply, bool]], *, steering: bool, trace: bool
+) -> list[Sequence]:
+    """Token ids of a conversation for a chat model, and which of them are learnt.
+
+    One sequence as long as each prompt begins with what came before it; with goal states or traces, one per turn.
+    """
+    sequences: list[Sequence] = []
+    for episode, reply, learn in turns:
+        request = episode.request()
+        thought = reason(request, reply.trace) if trace else ""
+        if not steering:
+            request = replace(request, state=None, states=())
+        prompt = list(chat.encode(messages(request, trace=trace)))
+        target = list(chat.target(write_reply(replace(reply, trace=thought))))
+        learn = learn and reply.error is None
+        if sequences and prompt[: len(sequences[-1][0])] == sequences[-1][0]:
+            ids, mask = sequences.pop()
+        else:
+            ids, mask = [], []
+        mask = [*mask, *[False] * (len(prompt) - len(ids)), *[learn] * len(target)]
+        sequences.append(([*prompt, *target], mask))
+    return sequences
+
+
+def encode_conversation(
+    trainee: Trainee,
+    row: dict[str, Any],
+    tracker: VerifiableTracker,
+    vocabulary: Vocabulary,
+    *,
+    trace: bool,
+    steered: float,
+    seed: int,
+) -> list[Sequence]:
+    """The training sequences of a collected conversation; those in which nothing is learnt are left out."""
+    rng = random.Random(f"sft/{seed}/{row['seed']}/{row['number']}")
+    sequences: list[Sequence] = []
+    for steering in (False, True) if rng.random() < steered else (False,):
+        turns = replay(row, tracker, vocabulary)
+        if isinstance(trainee.user, LanguageModelUser):
+            sequences += encode_chat(trainee.user.format, turns, steering=steering, trace=trace)
+            continue
+        wanted = [k for k, turn in enumerate(row["turns"]) if turn["learn"] and "trace" in turn]
+        if trace and not wanted:
+            continue
+        trace_turn = rng.choice(wanted) if trace else None
+        sequences.append(encode(trainee.user.codec, turns, steering=steering, trace_turn=trace_turn))
+    return [(ids, mask) for ids, mask in sequences if any(mask)]
+
+
+def _encode_all(config: SFTStage) -> list[Sequence]:
+    rows = [row for folder in config.data for row in read_conversations(folder)]
+    rows = rows[: config.limit] if config.limit else rows
+    parts = [rows[k : k + 250] for k in range(0, len(rows), 250)]
+    if config.processes == 1:
+        work: Iterable[list[Sequence]] = map(partial(_encode_part, config), parts)
+        return [s for part in tqdm(work, total=len(parts), desc="encoding", unit="part") for s in part]
+    with multiprocessing.get_context("spawn").Pool(config.processes) as pool:
+        work = pool.imap(partial(_encode_part, config), parts)
+        return [s for part in tqdm(work, total=len(parts), desc="encoding", unit="part") for s in part]
+
+
+def _encode_part(config: SFTStage, rows: list[dict[str, Any]]) -> list[Sequence]:
+    tracker, vocabulary = default_tracker()
+    trainee = load_trainee(config.model)
+    options = {"trace": config.trace, "steered": config.steered, "seed": config.seed}
+    return [s for row in rows for s in encode_conversation(trainee, row, tracker, vocabulary, **options)]  # type: ignore[arg-type]
+
+
+def write_sequences(config: SFTStage) -> None:
+    """Encode the conversations into ``out/sequences.npz``, once.
+
+    Raises
+    ------
+    ValueError
+        If no sequence is short enough.
+    """
+    path = config.out / "sequences.npz"
+    if path.exists():
+        return
+    sequences = _encode_all(config)
+    fitting = [(ids, mask) for ids, mask in sequences if len(ids) <= config.max_length]
+    if not fitting:
+        raise ValueError(f"none of {len(sequences)} sequences has at most max_length = {config.max_length} tokens")
+    if len(fitting) < len(sequences):
+        print(f"{len(sequences) - len(fitting)} of {len(sequences)} sequences are too long and left out")
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            ids=np.concatenate([np.array(ids, dtype=np.int32) for ids, _ in fitting]),
+            mask=np.concatenate([np.array(mask, dtype=bool) for _, mask in fitting]),
+            lengths=np.array([len(ids) for ids, _ in fitting], dtype=np.int32),
+        )
+    part.replace(path)
+
+
+def train(config: SFTStage) -> None:
+    """The training itself, in each of the processes."""
+    import torch
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+
+    first = os.environ.get("RANK", "0") == "0"
+    gpu = torch.cuda.is_available()
+    if not gpu and config.processes > 1:
+        torch.set_num_threads(1)
+    trainee = load_trainee(config.model)
+    with np.load(config.out / "sequences.npz", allow_pickle=False) as stored:
+        ends = np.cumsum(stored["lengths"])[:-1]
+        ids = np.split(stored["ids"], ends)
+        labels = np.split(np.where(stored["mask"], stored["ids"], -100), ends)
+    dataset = Dataset.from_dict({"input_ids": ids, "labels": labels})
+    steps = -(-len(ids) * config.epochs // config.batch)
+    arguments = SFTConfig(
+        output_dir=str(config.out / "checkpoints"),
+        per_device_train_batch_size=config.batch // config.processes,
+        num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=int(min(100, steps // 10)),
+        weight_decay=0.01,
+        adam_beta2=0.98,
+        train_sampling_strategy="group_by_length",
+        logging_steps=20,
+        save_steps=config.save_steps,
+        save_total_limit=1,
+        max_length=None,
+        packing=False,
+        bf16=gpu,
+        use_cpu=not gpu,
+        gradient_checkpointing=False,
+        report_to="none",
+        seed=config.seed,
+        data_seed=config.seed,
+        ddp_find_unused_parameters=False,
+    )
+    trainer = SFTTrainer(
+        model=trainee.model,
+        args=arguments,
+        train_dataset=dataset,
+        processing_class=trainee.tokenizer,
+        peft_config=lora_config(config.lora),
+    )
+    checkpoints = config.out / "checkpoints"
+    resume = config.resume and checkpoints.is_dir() and any(checkpoints.glob("checkpoint-*"))
+    try:
+        trainer.train(resume_from_checkpoint=True if resume else None)
+    except KeyboardInterrupt:
+        print(f"\nstopped; go on from the newest checkpoint in {checkpoints} with --resume", file=sys.stderr)
+        raise
+    if first:
+        save_trainee(trainee, trainer.accelerator.unwrap_model(trainer.model), config.out / "model")
+        log = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
+        (config.out / "log.jsonl").write_text(log)
+        print(f"the model is in {config.out / 'model'}: play it as hf:{config.out / 'model'}")
+
+
+def lora_config(rank: int) -> Any:
+    if not rank:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def begin(config: Any) -> None:
+    """Make the stage's folder ready, and note the configuration in it.
+
+    Raises
+    ------
+    FileExistsError
+        If it holds something and `resume` is off.
+    """
+    if config.out.exists() and any(config.out.iterdir()) and not config.resume:
+        raise FileExistsError(f"{config.out} is not empty: name another folder, or resume there")
+    config.out.mkdir(parents=True, exist_ok=True)
+    (config.out / "config.json").write_text(json.dumps(asdict(config), indent=2, default=str) + "\n")
+
+
+def run(config: SFTStage) -> None:
+    """Fine-tune, and write the model to ``out/model``."""
+    for folder in config.data:
+        read_conversations(folder)
+    begin(config)
+    write_sequences(config)
+    launch(train, config, config.processes)
