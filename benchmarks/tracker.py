@@ -443,7 +443,7 @@ class Reference:
         (self.soft.add if thing.soft else self.soft.discard)(key)
         c = next((c for c in self._parts(index) if isinstance(c.content, Want) and c.content.slot == thing.slot), None)
         if c is None:
-            party = any(f.kind == "party_size" and f.value == value for f in self.goal.profile)
+            party = any(fact.kind == "party_size" for fact in self.goal.profile)
             if value != DONTCARE and not (thing.slot == "people" and party):
                 self.faults.add("invention")
                 self.misled.add(key[0])
@@ -1011,9 +1011,9 @@ USER_FAULTS = ("contradiction", "invention", "profile", "policy", "wrongful_endi
 AGENT_FAULTS = ("lie", "false_no_offer")
 
 
-def detection(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float | int]]:
+def detection(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float | None]]:
     """Precision and recall of each kind of fault, by conversation."""
-    found: dict[str, dict[str, float | int]] = {}
+    found: dict[str, dict[str, float | None]] = {}
     for mode in (*USER_FAULTS, *AGENT_FAULTS):
         true = sum(mode in o.true_faults for o in outcomes)
         named = sum(mode in o.found_faults for o in outcomes)
@@ -1021,8 +1021,8 @@ def detection(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float | int]]:
         found[mode] = {
             "conversations": true,
             "found": named,
-            "precision": both / named if named else float("nan"),
-            "recall": both / true if true else float("nan"),
+            "precision": both / named if named else None,
+            "recall": both / true if true else None,
         }
     return found
 
@@ -1149,14 +1149,23 @@ def _table(
     return table
 
 
-def _faults(title: str, found: Mapping[str, Mapping[str, float | int]]) -> Table:
+def _faults(title: str, found: Mapping[str, Mapping[str, float | None]]) -> Table:
     table = Table(title=title)
     for column in ("fault", "conversations with it", "found in", "precision", "recall"):
         table.add_column(column, justify="left" if column == "fault" else "right")
     for mode, row in found.items():
-        shown = ("-" if row[k] != row[k] else f"{100 * row[k]:.1f}" for k in ("precision", "recall"))
+        shown = ("-" if row[k] is None else f"{100 * row[k]:.1f}" for k in ("precision", "recall"))
         table.add_row(mode, str(row["conversations"]), str(row["found"]), *shown)
     return table
+
+
+def _rounded(value: Any) -> Any:
+    """Figures with four digits: more would be noise."""
+    if isinstance(value, float):
+        return round(float(value), 4)
+    if isinstance(value, Mapping):
+        return {key: _rounded(part) for key, part in value.items()}
+    return [_rounded(part) for part in value] if isinstance(value, list) else value
 
 
 def evaluate(conversations: int, seed: int, world: World, vocabulary: Vocabulary) -> list[Outcome]:
@@ -1187,7 +1196,7 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
             if (part := of_mode(m, by_wording["held-out"]))
         },
         "by_part": {
-            name: {"conversations": len(part), **agreement(part), "detection": _found_in(part)}
+            name: {"conversations": len(part), "by_turn": share(part, "by_turn"), "detection": _found_in(part)}
             for name in parts
             if (part := [o for o in outcomes if o.case.name == name])
         },
@@ -1292,7 +1301,7 @@ def main() -> None:
             **found,
             "by_hand": {**by_hand, "disagreements": notes},
         }
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(_rounded(content), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

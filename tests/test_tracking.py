@@ -581,3 +581,41 @@ class TestNoTextCanCheat:
         assert entity is not None
         talk.agent(AgentAct("offer", "restaurant", entity="siam lily"), "Bangkok Orchid is Thai and in the south.")
         assert not talk.of("objective").served
+
+
+class TestWantedByName:
+    GOAL = UserGoal((Objective("restaurant", "find", (Want("name", "bangkok orchid"), Ask("phone"))),))
+
+    def test_another_place_than_the_one_that_was_named_serves_nothing(self, world: World) -> None:
+        talk = Talk(world, self.GOAL)
+        talk.user("I am looking for a restaurant called Bangkok Orchid.")
+        talk.offer("restaurant", "siam lily")
+        assert talk.of("name").status is Status.ATTEMPTED
+        assert not talk.of("objective").served
+        talk.user("What is the phone number?")
+        talk.tell("restaurant", "siam lily", "phone")
+        assert talk.of("phone").status is Status.ATTEMPTED
+
+    def test_the_place_that_was_named_serves(self, world: World) -> None:
+        talk = Talk(world, self.GOAL)
+        talk.user("I am looking for a restaurant called Bangkok Orchid.")
+        talk.offer("restaurant", "bangkok orchid")
+        assert talk.of("name").status is Status.COMPLETE
+        assert talk.of("objective").status is Status.COMPLETE
+
+
+def test_another_party_than_the_profile_has_is_one_fault_not_two(world: World) -> None:
+    talk = Talk(world, FIND_THAI)
+    talk.user("I am looking for a Thai restaurant in the south for 5 people.")
+    assert talk.modes == [("USER", "profile")]
+
+
+def test_the_word_hotel_counts_for_who_wants_a_hotel_beside_other_wishes(world: World) -> None:
+    wants = (Want("type", "hotel"), Want("area", "centre"))
+    talk = Talk(world, UserGoal((Objective("hotel", "find", wants),)))
+    talk.user("I am searching for a hotel in the centre.")
+    assert talk.of("type").status is Status.ATTEMPTED
+    # Who only asks about "the hotel" says nothing about its type.
+    other = Talk(world, UserGoal((Objective("hotel", "find", wants),)))
+    other.user("I need somewhere to stay. The hotel should be in the centre.")
+    assert other.of("type").status is Status.INCOMPLETE

@@ -495,3 +495,64 @@ def test_a_world_may_lack_tables() -> None:
     small = World("hotels only", {"hotel": whole.tables["hotel"]})
     acts = understand("I need a cheap hotel in the north", Vocabulary.from_world(small), Context(None, None, None))
     assert ("area", "north") in {(act.slot, act.value) for act in acts}
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "slot", "expected"),
+    [
+        ("Can't do without wifi.", "hotel", None, {"internet": "yes"}),
+        ("It mustn't have parking.", "hotel", None, {"parking": "no"}),
+        ("The parking is up to you.", "hotel", None, {"parking": DONTCARE}),
+        ("Not fussed.", "hotel", "area", {"area": DONTCARE}),
+        ("Any.", "hotel", "area", {"area": DONTCARE}),
+        ("Whatever, really.", "restaurant", "food", {"food": DONTCARE}),
+        ("Nothing before 14:30, please.", "train", None, {"leaveAt": "14:30"}),
+        ("I can't get away till 20:15.", "train", None, {"leaveAt": "20:15"}),
+        ("13:15 is the earliest we can leave.", "train", None, {"leaveAt": "13:15"}),
+        ("13:15 is the latest for us.", "train", None, {"arriveBy": "13:15"}),
+        ("We'd be getting on at Hathermoor.", "train", None, {"departure": "hathermoor"}),
+        ("Hathermoor is where we're going.", "train", None, {"destination": "hathermoor"}),
+        ("That would be Hathermoor.", "train", "departure", {"departure": "hathermoor"}),
+        ("That would be Hathermoor.", "train", "destination", {"destination": "hathermoor"}),
+        ("Go for Hathermoor.", "train", "departure", {"departure": "hathermoor"}),
+        ("Wouldn't say no to a museum.", "attraction", None, {"type": "museum"}),
+        ("For 3.", "hotel", "stay", {"stay": "3"}),
+        ("For 3.", "hotel", "people", {"people": "3"}),
+        ("Go for 4.", "hotel", "stars", {"stars": "4"}),
+        ("I need a place to eat. Fancy some American food.", None, None, {"food": "american"}),
+        ("I want a fancy place.", "restaurant", None, {"pricerange": "expensive"}),
+        ("I need somewhere to stay. Make it a hotel.", None, None, {"type": "hotel"}),
+        ("Setting off from Corvenham. Headed for Quillminster. It's for Monday.", None, None,
+         {"departure": "corvenham", "destination": "quillminster", "day": "monday"}),
+        ("I can help you find a cheap restaurant in the north.", None, None, {}),
+        ("Can you help me find a cheap restaurant?", None, None, {"pricerange": "cheap"}),
+    ],
+)  # fmt: skip
+def test_words_that_were_misread_once(
+    text: str, domain: str | None, slot: str | None, expected: dict[str, str]
+) -> None:
+    assert values(text, domain, slot) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "slot"),
+    [
+        ("What number do I ring?", "restaurant", "phone"),
+        ("Is there a number to call them on?", "hotel", "phone"),
+        ("What do they charge to get in?", "attraction", "entrance fee"),
+        ("What's a ticket going to set me back?", "train", "price"),
+        ("When does it set off?", "train", "leaveAt"),
+        ("Is wi-fi included?", "hotel", "internet"),
+        ("Any parking on site?", "hotel", "parking"),
+        ("Can I park there?", "hotel", "parking"),
+        ("Whereabouts in town is that?", "hotel", "area"),
+        ("How pricey is it?", "restaurant", "pricerange"),
+    ],
+)
+def test_questions_that_were_missed_once(text: str, domain: str, slot: str) -> None:
+    assert requests(text, domain) == {slot}
+    assert values(text, domain) == {}
+
+
+def test_the_day_of_arrival_is_no_question() -> None:
+    assert requests("Monday is when we get there.", "hotel") == set()

@@ -310,9 +310,8 @@ class VerifiableTracker:
         """Whether a value that the goal does not ask for is no invention: the name on offer, a fact of the profile."""
         if act.slot == "name":
             return act.value == track.offered.get(act.domain or "")
-        return act.slot == "people" and any(
-            fact.kind == "party_size" and fact.value == act.value for fact in track.goal.profile
-        )
+        # Another number than the profile has is held against the profile.
+        return act.slot == "people" and any(fact.kind == "party_size" for fact in track.goal.profile)
 
     def _contradicted(self, track: Tracked, component: Component, want: Want, value: str) -> Tracked:
         track = _note(track, Cause.USER, "contradiction", f"{want.slot}: said {value}, the goal has {want.value}")
