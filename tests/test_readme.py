@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ugst_env.cli import STAGES, main
 from ugst_env.goals.files import load_goals
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +59,16 @@ def test_python_commands_run(line: str) -> None:
         [sys.executable, *words[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if line.startswith("ugst ")])
+def test_stages_take_their_options(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take hours, so only their arguments are tried; tests/test_training.py runs the stages."""
+    _, stage, *options = shlex.split(line, comments=True)
+    taken: list[object] = []
+    monkeypatch.setattr(importlib.import_module(STAGES[stage][0]), "run", taken.append)
+    assert main([stage, *options]) == 0
+    assert len(taken) == 1
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("make ")])

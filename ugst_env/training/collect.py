@@ -121,8 +121,16 @@ VARIED_RULES = {
     "max_sentences": ("1", "2", "3", "4"),
     "no_mark": ("?", "!", ",", "'", "."),
     "end_mark": ("!", ".", "..."),
+    "say_word": ("honestly", "frankly", "if possible at all", "as it happens", "I must say", "by the way", "mind you"),
+    "ask_with": ("can I just ask", "would you mind saying", "I wonder", "let me ask you", "any idea", "do tell me"),
+    "open_with": ("Right", "Good afternoon", "Look", "Greetings to you", "My dear clerk", "Alright then", "Ahoy"),
+    "close_with": ("Best wishes", "Yours truly", "That is all", "Bless you", "Thanks in advance", "End of message"),
+    "sign_name": ("Amara", "Lars", "Chiara", "Dmitri", "Soledad", "Wei", "Fatima", "Old Ben", "Ingrid Holm"),
+    "address_as": ("chief", "madam", "dear helper", "buddy", "doctor", "comrade", "good person", "boss lady"),
+    "greet_with": ("hey you", "a very good evening", "salutations", "how do you do", "hiya", "top of the morning"),
+    "leave_with": ("all the best", "see you around", "until next time", "bye for now", "have a good one", "farewell"),
 }  # fmt: skip
-_VARIED_WEIGHTS = {"max_words": 4, "max_things": 2, "withhold": 2, "not_first": 2}
+_VARIED_WEIGHTS = {"max_words": 4, "max_things": 2, "withhold": 2, "not_first": 2, "leave_with": 3, "min_words": 2}
 
 
 def varied_rule(rng: random.Random) -> Rule:

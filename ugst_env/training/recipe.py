@@ -21,8 +21,8 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
     """The configuration of every stage, in order; `scale` shrinks all amounts of data and training alike.
 
     1. The base learns from drifting users, with and without goal states.
-    2. Fine-tuning, twice: the scripted user, steered, holds conversations in which the model of the stage before takes
-       some of the turns. Only the scripted user's replies are learnt, in whatever situation the model got itself into.
+    2. Fine-tuning, in three rounds: the scripted user, steered, holds conversations in which the model of the round
+       before takes some of the turns. Only the scripted user's replies are learnt, in whatever situation it was put.
     3. GRPO on prefixes of the fine-tuned model's own conversations, without goal states.
     """
 
@@ -30,13 +30,13 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
         return max(2 * processes, round(number * scale))
 
     common: dict[str, Any] = {"processes": processes, "seed": seed, "resume": True}
-    train: dict[str, Any] = {"goals": "challenge:train", "clerks": "mixed", "varied": 0.5, **common}
+    train: dict[str, Any] = {"goals": "challenge:train", "clerks": "mixed", "varied": 0.6, **common}
     yield collect.CollectConfig(
         out=out / "base-data", user="scripted", drift=DRIFT, conversations=amount(8000), **train
     )
-    yield tiny.TinyConfig(data=out / "base-data", out=out / "base", tokens=amount(5_000_000), **common)
+    yield tiny.TinyConfig(data=out / "base-data", out=out / "base", tokens=amount(5_000_000), trace=0.1, **common)
     before, share = "base", 0.25
-    for k in (1, 2):
+    for k in (1, 2, 3):
         data, model = out / f"sft-data-{k}", out / f"sft-{k}"
         yield collect.CollectConfig(
             out=data,
@@ -48,7 +48,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
             **{**train, "seed": seed + k},
         )
         yield sft.SFTStage(
-            data=(data,), out=model, model=f"hf:{out / before / 'model'}", steered=0.5, batch=16, **common
+            data=(data,), out=model, model=f"hf:{out / before / 'model'}", steered=0.5, trace=0.15, batch=16, **common
         )
         before, share = f"sft-{k}", 0.4
     name = f"hf:{out / before / 'model'}"
@@ -65,7 +65,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
         model=name,
         prefixes=amount(3000),
         batch=8,
-        steps=amount(150),
+        steps=amount(100),
         steered=0.3,
         **common,
     )

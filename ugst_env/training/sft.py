@@ -45,7 +45,10 @@ class SFTStage:
     data: tuple[Path, ...] = field(metadata={"help": "folders of conversations, as `ugst collect` writes them"})
     out: Path = field(metadata={"help": "folder for checkpoints, the log and the model"})
     model: str = field(default="ugst-tiny", metadata={"help": "where to start: ugst-tiny, hf:NAME, a .gguf file"})
-    trace: bool = field(default=False, metadata={"help": "learn the reasoning trace before each reply as well"})
+    trace: float = field(
+        default=0.0,
+        metadata={"help": "share of conversations learnt with reasoning traces (ugst-tiny: one turn, in addition)"},
+    )
     steered: float = field(default=0.0, metadata={"help": "share of conversations learnt with goal states in addition"})
     limit: int = field(default=0, metadata={"help": "read only so many conversations; 0 reads all"})
     epochs: float = field(default=1.0, metadata={"help": "passes over the conversations"})
@@ -66,8 +69,8 @@ class SFTStage:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch % self.processes:
             raise ValueError(f"batch must be a multiple of processes, got {self.batch} and {self.processes}")
-        for name, low, high in (("epochs", 0, 1e6), ("learning_rate", 0, 1), ("steered", -1e-9, 1)):
-            if not low < getattr(self, name) <= high:
+        for name, low, high in (("epochs", 0, 1e6), ("learning_rate", 0, 1), ("steered", -1, 1), ("trace", -1, 1)):
+            if not low < getattr(self, name) <= high or (low < 0 and getattr(self, name) < 0):
                 raise ValueError(f"{name} is out of range: got {getattr(self, name)}")
 
 
@@ -105,23 +108,26 @@ def encode_conversation(
     tracker: VerifiableTracker,
     vocabulary: Vocabulary,
     *,
-    trace: bool,
+    trace: float,
     steered: float,
     seed: int,
 ) -> list[Sequence]:
     """The training sequences of a collected conversation; those in which nothing is learnt are left out."""
     rng = random.Random(f"sft/{seed}/{row['seed']}/{row['number']}")
+    steerings = (False, True) if rng.random() < steered else (False,)
+    traced = rng.random() < trace
     sequences: list[Sequence] = []
-    for steering in (False, True) if rng.random() < steered else (False,):
+    for steering in steerings:
         turns = replay(row, tracker, vocabulary)
         if isinstance(trainee.user, LanguageModelUser):
-            sequences += encode_chat(trainee.user.format, turns, steering=steering, trace=trace)
-            continue
-        wanted = [k for k, turn in enumerate(row["turns"]) if turn["learn"] and "trace" in turn]
-        if trace and not wanted:
-            continue
-        trace_turn = rng.choice(wanted) if trace else None
-        sequences.append(encode(trainee.user.codec, turns, steering=steering, trace_turn=trace_turn))
+            sequences += encode_chat(trainee.user.format, turns, steering=steering, trace=traced)
+        else:
+            sequences.append(encode(trainee.user.codec, turns, steering=steering))
+    wanted = [k for k, turn in enumerate(row["turns"]) if turn["learn"] and "trace" in turn]
+    if traced and wanted and not isinstance(trainee.user, LanguageModelUser):
+        turns = replay(row, tracker, vocabulary)
+        steering = rng.choice(steerings)
+        sequences.append(encode(trainee.user.codec, turns, steering=steering, trace_turn=rng.choice(wanted)))
     return [(ids, mask) for ids, mask in sequences if any(mask)]
 
 
