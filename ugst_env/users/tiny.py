@@ -229,8 +229,6 @@ class Codec:
         self.tokenizer = tokenizer
         self.copy = copy
         known = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
-        for token in ("<secret>", "<later>", "<one>", "<two>", "<three>"):  # XXX remove with new weights
-            known[token] = known[token] if known[token] is not None else tokenizer.token_to_id("<pad>")
         missing = [token for token, number in known.items() if number is None]
         if missing:
             raise ValueError(f"the tokenizer lacks {len(missing)} of the special tokens, such as {missing[0]!r}")
