@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 
 from ugst_env.conversation import Conversation
 from ugst_env.goal import Ask, Cause, Fact, GoalState, Objective, Rule, Status, UserGoal, Want
+from ugst_env.training import grpo, sft
+from ugst_env.training.collect import CollectConfig, collect, default_tracker, read_conversations, replay
+from ugst_env.training.sft import encode_chat
 from ugst_env.users import UserReply, UserRequest
 from ugst_env.users.prompts import (
     END_MARK,
@@ -467,6 +470,61 @@ def test_options_are_checked(folder: Path) -> None:
             LanguageModelUser(folder, **options)
     with pytest.raises(FileNotFoundError, match="no model folder"):
         LanguageModelUser(folder / "nowhere")
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("conversations") / "data"
+    collect(CollectConfig(out=out, user="scripted", conversations=6))
+    return out
+
+
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("steering", [False, True])
+def test_chat_models_learn_the_customers_words_alone(chatml: Any, collected: Path, steering: bool, trace: bool) -> None:
+    chat = ChatFormat(chatml)
+    tracker, vocabulary = default_tracker()
+    for row in read_conversations(collected):
+        sequences = encode_chat(chat, replay(row, tracker, vocabulary), steering=steering, trace=trace)
+        # Without goal states and traces nothing is read twice.
+        assert (len(sequences) == 1) == (not steering and not trace)
+        replies: list[UserReply] = []
+        for ids, mask in sequences:
+            pieces: list[list[int]] = [[]]
+            for token, learn in zip(ids, mask, strict=True):
+                if learn:
+                    pieces[-1].append(token)
+                elif pieces[-1]:
+                    pieces.append([])
+            replies += [read_reply(chat.decode(piece), trace=True) for piece in pieces if piece]
+        assert [(reply.text, reply.end) for reply in replies] == [(turn["user"], turn["end"]) for turn in row["turns"]]
+        assert all(("Plan:" in reply.trace) == trace for reply in replies)
+        prompts = chat.decode(sequences[-1][0])
+        assert ("[The state of your goal." in prompts) == steering
+
+
+def test_a_chat_model_goes_through_the_stages(folder: Path, collected: Path, tmp_path: Path) -> None:
+    """Adapters are trained and merged, and what a stage writes is a chat model that plays the user again."""
+    sft.run(
+        sft.SFTStage(
+            data=(collected,), out=tmp_path / "sft", model=f"hf:{folder}", lora=4, batch=2, limit=4, max_length=4096
+        )
+    )
+    trained = tmp_path / "sft" / "model"
+    grpo.run(
+        grpo.GRPOStage(
+            data=(collected,), out=tmp_path / "grpo", model=f"hf:{trained}", lora=4, prefixes=4, probe=0,
+            generations=2, batch=2, steps=1, max_new_tokens=8,
+        )
+    )  # fmt: skip
+    user = LanguageModelUser(tmp_path / "grpo" / "model", device="cpu")
+    assert len(user.reply([request()])) == 1
+    before, after = (transformers.LlamaForCausalLM.from_pretrained(path) for path in (folder, trained))
+    changed = [name for name, weight in after.named_parameters() if not torch.equal(weight, before.get_parameter(name))]
+    assert changed and all("proj" in name for name in changed)
 
 
 # -------------------------------------------------------------------------------------------------------- real weights

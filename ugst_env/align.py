@@ -445,9 +445,8 @@ def plot(content: Mapping[str, Any], out: Path) -> list[Path]:
             turns = np.arange(1, len(curve) + 1)
             points = [(v["value"], v["low"], v["high"]) if key == "mean" else (v, v, v) for v in curve]
             value, low, high = 100 * np.array(points, dtype=float).T
-            axes.plot(
-                turns, value, color=_COLOURS[j % 8], marker=_MARKERS[j % 8], markersize=4, linewidth=1.6, label=name
-            )
+            style: dict[str, Any] = {"color": _COLOURS[j % 8], "marker": _MARKERS[j % 8]}
+            axes.plot(turns, value, **style, ls="-" if j < 8 else "--", markersize=4, linewidth=1.6, label=name)
             if key == "mean":
                 axes.fill_between(turns, low, high, color=_COLOURS[j % 8], alpha=0.15, linewidth=0)
         axes.set(title=title, ylim=(-3, 103), xlabel="turn" if k > 2 else "", ylabel="aligned, %" if k % 3 == 0 else "")
