@@ -133,7 +133,7 @@ def test_varied_rules_are_never_held_out() -> None:
         (["grpo", "--data", "nowhere"], "no conversations in nowhere"),
         (["grpo", "--data", "nowhere", "--generations", "1"], "at least 2"),
         (["tiny", "--data", "nowhere"], "no conversations in nowhere"),
-        (["align", "--user", "hf:nowhere/at-all"], "nowhere/at-all"),
+        (["align", "--user", "nobody"], "unknown user 'nobody'"),
     ],
 )
 def test_bad_input_is_one_clear_line(
