@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,8 +27,8 @@ from ugst_env.reward import SIMULATOR_WEIGHT, reply_indicators
 from ugst_env.tracking.verifiable import Tracked, VerifiableTracker
 from ugst_env.training.collect import default_tracker, read_conversations, replay
 from ugst_env.training.launch import launch
-from ugst_env.training.sft import begin, lora_config
-from ugst_env.training.weights import Trainee, load_trainee, save_trainee
+from ugst_env.training.sft import begin, fit, lora_config
+from ugst_env.training.weights import Trainee, load_trainee
 from ugst_env.users.prompts import messages, read_reply
 from ugst_env.users.protocol import UserReply, UserRequest
 from ugst_env.users.tiny import MAX_REPLY_TOKENS, TinyUser
@@ -292,7 +291,6 @@ def train(config: GRPOStage) -> None:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
-    first = os.environ.get("RANK", "0") == "0"
     gpu = torch.cuda.is_available()
     if not gpu and config.processes > 1:
         torch.set_num_threads(1)
@@ -357,18 +355,7 @@ def train(config: GRPOStage) -> None:
         rollout_func=rollout,
         peft_config=lora_config(config.lora),
     )
-    checkpoints = config.out / "checkpoints"
-    resume = config.resume and checkpoints.is_dir() and any(checkpoints.glob("checkpoint-*"))
-    try:
-        trainer.train(resume_from_checkpoint=True if resume else None)
-    except KeyboardInterrupt:
-        print(f"\nstopped; go on from the newest checkpoint in {checkpoints} with --resume", file=sys.stderr)
-        raise
-    if first:
-        save_trainee(trainee, trainer.accelerator.unwrap_model(trainer.model), config.out / "model")
-        log = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
-        (config.out / "log.jsonl").write_text(log)
-        print(f"the model is in {config.out / 'model'}: play it as hf:{config.out / 'model'}")
+    fit(trainer, trainee, config)
 
 
 def run(config: GRPOStage) -> None:

@@ -191,7 +191,6 @@ def train(config: SFTStage) -> None:
         batch["attention_mask"].fill_(1)
         return batch
 
-    first = os.environ.get("RANK", "0") == "0"
     gpu = torch.cuda.is_available()
     if not gpu and config.processes > 1:
         torch.set_num_threads(1)
@@ -234,6 +233,11 @@ def train(config: SFTStage) -> None:
         processing_class=trainee.tokenizer,
         peft_config=lora_config(config.lora),
     )
+    fit(trainer, trainee, config)
+
+
+def fit(trainer: Any, trainee: Trainee, config: Any) -> None:
+    """Train, from the newest checkpoint if the configuration says so; then the first process writes model and log."""
     checkpoints = config.out / "checkpoints"
     resume = config.resume and checkpoints.is_dir() and any(checkpoints.glob("checkpoint-*"))
     try:
@@ -241,7 +245,7 @@ def train(config: SFTStage) -> None:
     except KeyboardInterrupt:
         print(f"\nstopped; go on from the newest checkpoint in {checkpoints} with --resume", file=sys.stderr)
         raise
-    if first:
+    if os.environ.get("RANK", "0") == "0":
         save_trainee(trainee, trainer.accelerator.unwrap_model(trainer.model), config.out / "model")
         log = "".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history)
         (config.out / "log.jsonl").write_text(log)
