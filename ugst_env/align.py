@@ -29,6 +29,7 @@ from ugst_env.goals.multiwoz import load_multiwoz_goals
 from ugst_env.metrics import FAILURE_MODES, Talk, difference, figures, hold, lexical_richness, record
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.clerks import CLERKS
+from ugst_env.training.collect import read_rows
 from ugst_env.users.loading import load_user
 from ugst_env.users.protocol import UserSimulator
 from ugst_env.world.database import World
@@ -158,21 +159,6 @@ def choose_goals(config: AlignConfig) -> tuple[tuple[UserGoal, ...], World]:
     return goals, world
 
 
-def read_conversations(path: Path) -> list[dict[str, Any]]:
-    """The conversations of a run. A last line that a crash tore is cut off the file."""
-    rows: list[dict[str, Any]] = []
-    if path.is_file():
-        with path.open("rb+") as file:
-            good = 0
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                rows.append(json.loads(line))
-                good += len(line)
-            file.truncate(good)
-    return rows
-
-
 _FIXED = ("goals", "world", "clerks", "max_turns")
 
 
@@ -201,7 +187,7 @@ def _check_folder(config: AlignConfig, goals: Sequence[UserGoal]) -> None:
         for label, spec in config.users():
             if specs.get(label, spec) != spec:
                 raise ValueError(f"{out} was begun with {specs[label]!r} as user {label!r}, got {spec!r}")
-    for told in read_conversations(out / "conversations.jsonl"):
+    for told in read_rows(out / "conversations.jsonl"):
         number, goal = told["number"], told["goal"]
         if number < len(goals) and goals[number].id != goal:
             raise ValueError(f"{out} was begun with other goals: number {number} was {goal!r}, is {goals[number].id!r}")
@@ -280,7 +266,7 @@ def converse_all(config: AlignConfig) -> list[tuple[str, str]]:
     write_json(config.out / "config.json", asdict(config))
     rows = [(label, stage) for label, _ in config.users() for stage in dict.fromkeys(possible[label])]
     path = config.out / "conversations.jsonl"
-    held = {(told["user"], told["stage"], told["number"], told["seed"]) for told in read_conversations(path)}
+    held = {(told["user"], told["stage"], told["number"], told["seed"]) for told in read_rows(path)}
     wanted = [(number, seed) for seed in range(config.seeds) for number in range(len(goals))]
     specs = dict(config.users())
     done = sum((*row, *pair) in held for row in rows for pair in wanted)
@@ -325,7 +311,7 @@ def report(config: AlignConfig, rows: Sequence[tuple[str, str]]) -> dict[str, An
         ``baseline`` as [user, stage], and `difference`).
     """
     told: dict[tuple[str, str], list[dict[str, Any]]] = {row: [] for row in rows}
-    for conversation in read_conversations(config.out / "conversations.jsonl"):
+    for conversation in read_rows(config.out / "conversations.jsonl"):
         place = (conversation["user"], conversation["stage"])
         beyond = conversation["seed"] >= config.seeds or conversation["number"] >= (config.limit or float("inf"))
         if place in told and not beyond:

@@ -218,20 +218,25 @@ def _work(config: CollectConfig, numbers: list[int], path: Path, queue: Any) -> 
         queue.put(f"{type(error).__name__}: {error}")
 
 
-def _held(folder: Path) -> dict[int, str]:
-    """What was written already: ``{number: "kept" or why it was dropped}``. A line torn by a crash is cut off."""
-    held: dict[int, str] = {}
-    for path in sorted(folder.glob("part-*.jsonl")):
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file that is appended to, none if it is not there. A line torn by a crash is cut off it."""
+    rows: list[dict[str, Any]] = []
+    if path.is_file():
         with path.open("rb+") as file:
             good = 0
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                row = json.loads(line)
-                held[row["number"]] = row.get("dropped", "kept")
+                rows.append(json.loads(line))
                 good += len(line)
             file.truncate(good)
-    return held
+    return rows
+
+
+def _held(folder: Path) -> dict[int, str]:
+    """What was written already: ``{number: "kept" or why it was dropped}``."""
+    rows = (row for path in sorted(folder.glob("part-*.jsonl")) for row in read_rows(path))
+    return {row["number"]: row.get("dropped", "kept") for row in rows}
 
 
 def _hold(config: CollectConfig, numbers: list[int], path: Path) -> Iterator[int]:
