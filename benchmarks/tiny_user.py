@@ -114,7 +114,6 @@ def main() -> None:
     run("ugst-tiny, steering", tiny, goals, world, steering=True)
     run("ugst-tiny, no steering", tiny, goals, world, steering=False)
     run("ugst-tiny, steering, reworded clerk", tiny, goals, world, steering=True, reworded=True)
-    run("ugst-tiny, steering, trace", TinyUser(options.model, trace=True), goals, world, steering=True)
     if (options.multiwoz / "multiwoz_goals_val.json").exists():
         cambridge = World.from_multiwoz(options.multiwoz / "multiwoz_db")
         theirs, _ = load_multiwoz_goals(options.multiwoz / "multiwoz_goals_val.json", cambridge)

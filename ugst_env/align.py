@@ -215,15 +215,16 @@ def _load(label: str, spec: str, world: World, stages: tuple[str, ...]) -> tuple
 
 @contextmanager
 def _reasoning(user: UserSimulator, stage: str) -> Iterator[None]:
-    """Let a user reason before it replies, or not, as the stage wants it; models are shared, so only for a while."""
-    before = getattr(user, "trace", None)
-    if before is not None:
-        user.trace = stage.endswith(TRACE)  # type: ignore[attr-defined]
+    """Let a user reason before it replies, if the stage wants it to; models are shared, so only for a while."""
+    if not stage.endswith(TRACE):
+        yield
+        return
+    before = user.trace  # type: ignore[attr-defined]
+    user.trace = True  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        if before is not None:
-            user.trace = before  # type: ignore[attr-defined]
+        user.trace = before  # type: ignore[attr-defined]
 
 
 def _talks(

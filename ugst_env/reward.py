@@ -173,7 +173,8 @@ def reply_indicators(
     ended
         Whether u ended the conversation.
     answered
-        Whether u answered a question or put a false claim right: that is worth a turn, and held to nothing more.
+        Whether u answered a question or put a false claim right, with what its goal says: that is worth a turn, and
+        held to nothing more.
     """
     components = before.goal.components
     is_open = _open_components(before)

@@ -120,6 +120,7 @@ class Episode:
         self._rng = random.Random(seed)
         self._before = self.tracked.state
         self.shown: tuple[GoalState, ...] = ()
+        self.traces: tuple[str, ...] = ()
 
     @property
     def state(self) -> GoalState:
@@ -142,6 +143,7 @@ class Episode:
             max_turns=self.max_turns,
             seed=turn_seed(self._seed, self.turn),
             states=(*self.shown, self.state) if self._steering else (),
+            traces=self.traces,
             repeat=self._repeat,
         )
 
@@ -181,6 +183,7 @@ class Episode:
         )
         if self._steering:
             self.shown = (*self.shown, self.state)
+        self.traces = (*self.traces, reply.trace)
         self.conversation = self.conversation.with_user(reply.text)
         self.turn += 1
         self.belief.hear(acts)

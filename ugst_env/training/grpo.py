@@ -31,7 +31,7 @@ from ugst_env.training.sft import begin, fit, lora_config
 from ugst_env.training.weights import Trainee, load_trainee
 from ugst_env.users.prompts import messages, read_reply
 from ugst_env.users.protocol import UserReply, UserRequest
-from ugst_env.users.tiny import MAX_REPLY_TOKENS, TinyUser
+from ugst_env.users.tiny import TinyUser
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def judge(
         heard.state,
         {fault.mode for fault in new},
         ended=reply.end,
-        answered=_answers(acts, prefix.tracked),
+        answered=_answers(acts, prefix.tracked) and all(fault.mode != "invention" for fault in new),
     )
     return indicators, None
 
@@ -183,23 +183,20 @@ def judge(
 
 
 def _draw(
-    trainee: Trainee, prefixes: Sequence[Prefix], seeds: Sequence[int], *, temperature: float, max_new_tokens: int
+    trainee: Trainee, config: GRPOStage, prefixes: Sequence[Prefix], seeds: Sequence[int]
 ) -> tuple[list[list[int]], list[list[int]], list[UserReply]]:
     """Prompt ids, reply ids and replies, one per prefix, from the weights as they are."""
     user = trainee.user
     user.model.clear()
     prompts = []
     for k, (prefix, seed) in enumerate(zip(prefixes, seeds, strict=True)):
-        request = prefix.request
         if isinstance(user, TinyUser):
-            ids: tuple[int, ...] = tuple(user.codec.prompt(request, trace=False))
-            banned = user.codec.banned(request.goal, trace=False)
+            prompts.append(user.ask(prefix.request, f"grpo/{k}", seed))
         else:
-            ids = user.format.encode(messages(request, trace=False))
-            banned = ()
-        prompts.append(Prompt(f"grpo/{k}", ids, seed, banned))
+            prompts.append(Prompt(f"grpo/{k}", user.format.encode(messages(prefix.request, trace=False)), seed))
     stops: frozenset[int] = frozenset() if isinstance(user, TinyUser) else user.format.stop_ids
-    drawn = user.model.generate(prompts, max_new_tokens=max_new_tokens, temperature=temperature, stop_ids=stops)
+    longest = _longest(trainee, config, prefixes)
+    drawn = user.model.generate(prompts, max_new_tokens=longest, temperature=config.temperature, stop_ids=stops)
     user.model.clear()
     replies = []
     for prefix, answer in zip(prefixes, drawn, strict=True):
@@ -211,9 +208,11 @@ def _draw(
     return [list(prompt.ids) for prompt in prompts], drawn, replies
 
 
-def _longest(trainee: Trainee, config: GRPOStage) -> int:
-    """The most tokens of a reply."""
-    return MAX_REPLY_TOKENS if isinstance(trainee.user, TinyUser) else config.max_new_tokens
+def _longest(trainee: Trainee, config: GRPOStage, prefixes: Iterable[Prefix]) -> int:
+    """The most tokens of a reply to any of these prefixes."""
+    if isinstance(trainee.user, TinyUser):
+        return trainee.user.max_new_tokens(prefix.request for prefix in prefixes)
+    return config.max_new_tokens
 
 
 Spot = tuple[int, int, bool]
@@ -255,13 +254,7 @@ def choose_prefixes(config: GRPOStage, rows: Sequence[dict[str, Any]], trainee: 
     for start in tqdm(range(0, len(spots), size), desc="probing", unit="batch"):
         chunk = [spot for spot in spots[start : start + size] for _ in range(config.probe)]
         seeds = [rng.getrandbits(62) for _ in chunk]
-        _, _, replies = _draw(
-            trainee,
-            [prefixes[spot] for spot in chunk],
-            seeds,
-            temperature=config.temperature,
-            max_new_tokens=_longest(trainee, config),
-        )
+        _, _, replies = _draw(trainee, config, [prefixes[spot] for spot in chunk], seeds)
         totals: dict[Spot, set[int]] = {}
         for spot, reply in zip(chunk, replies, strict=True):
             held, _ = judge(reply, prefixes[spot], tracker, vocabulary)
@@ -304,13 +297,7 @@ def train(config: GRPOStage) -> None:
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
         chosen = [prefixes[spots[int(prompt)]] for prompt in prompts]
         rng = random.Random(f"rollout/{config.seed}/{trainer.state.global_step}/{rank}")
-        prompt_ids, ids, replies = _draw(
-            trainee,
-            chosen,
-            [rng.getrandbits(62) for _ in chosen],
-            temperature=config.temperature,
-            max_new_tokens=_longest(trainee, config),
-        )
+        prompt_ids, ids, replies = _draw(trainee, config, chosen, [rng.getrandbits(62) for _ in chosen])
         verdicts = [judge(reply, prefix, tracker, vocabulary) for reply, prefix in zip(replies, chosen, strict=True)]
         hacks = [hack for _, hack in verdicts if hack is not None]
         with (config.out / f"hacks-{rank}.jsonl").open("a") as file:
@@ -331,7 +318,7 @@ def train(config: GRPOStage) -> None:
         warmup_steps=min(10, config.steps // 10),
         adam_beta2=0.98,
         temperature=config.temperature,
-        max_completion_length=_longest(trainee, config),
+        max_completion_length=_longest(trainee, config, prefixes.values()),
         reward_weights=[SIMULATOR_WEIGHT] * len(Category),
         beta=0.0,
         logging_steps=5,

@@ -22,8 +22,9 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
 
     1. The base learns from drifting users, with and without goal states.
     2. Fine-tuning, in three rounds: the scripted user, steered, holds conversations in which the model of the round
-       before takes some of the turns. Only the scripted user's replies are learnt, in whatever situation it was put.
-    3. GRPO on prefixes of the fine-tuned model's own conversations, without goal states.
+       before takes some of the turns. The scripted user's replies are learnt, in whatever situation it was put, and
+       to write the goal state before each, which from now on is the model's reasoning trace.
+    3. GRPO on prefixes of the fine-tuned model's own conversations, mostly without goal states.
     """
 
     def amount(number: int) -> int:
@@ -34,7 +35,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
     yield collect.CollectConfig(
         out=out / "base-data", user="scripted", drift=DRIFT, conversations=amount(8000), **train
     )
-    yield tiny.TinyConfig(data=out / "base-data", out=out / "base", tokens=amount(5_000_000), trace=0.1, **common)
+    yield tiny.TinyConfig(data=out / "base-data", out=out / "base", tokens=amount(6_000_000), trace=1.0, **common)
     before, share = "base", 0.25
     for k in (1, 2, 3):
         data, model = out / f"sft-data-{k}", out / f"sft-{k}"
@@ -43,13 +44,11 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
             user="scripted",
             stray=f"hf:{out / before / 'model'}",
             stray_rate=share,
-            conversations=amount(9000),
+            conversations=amount(14000),
             batch=256,
             **{**train, "seed": seed + k},
         )
-        yield sft.SFTStage(
-            data=(data,), out=model, model=f"hf:{out / before / 'model'}", steered=0.5, trace=0.15, batch=16, **common
-        )
+        yield sft.SFTStage(data=(data,), out=model, model=f"hf:{out / before / 'model'}", trace=1.0, batch=16, **common)
         before, share = f"sft-{k}", 0.4
     name = f"hf:{out / before / 'model'}"
     yield collect.CollectConfig(
@@ -65,7 +64,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
         model=name,
         prefixes=amount(3000),
         batch=8,
-        steps=amount(100),
+        steps=amount(150),
         steered=0.3,
         **common,
     )

@@ -30,6 +30,7 @@ from ugst_env.training.weights import Trainee, load_trainee, save_trainee
 from ugst_env.users.language_model import ChatFormat, LanguageModelUser
 from ugst_env.users.prompts import messages, reason, write_reply
 from ugst_env.users.protocol import UserReply
+from ugst_env.users.tiny import TinyUser
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class SFTStage:
     model: str = field(default="ugst-tiny", metadata={"help": "where to start: ugst-tiny, hf:NAME, a .gguf file"})
     trace: float = field(
         default=0.0,
-        metadata={"help": "share of conversations learnt with reasoning traces (ugst-tiny: one turn, in addition)"},
+        metadata={"help": "share of conversations learnt with reasoning traces (ugst-tiny: goal states it writes)"},
     )
     steered: float = field(default=0.0, metadata={"help": "share of conversations learnt with goal states in addition"})
     limit: int = field(default=0, metadata={"help": "read only so many conversations; 0 reads all"})
@@ -116,18 +117,14 @@ def encode_conversation(
     rng = random.Random(f"sft/{seed}/{row['seed']}/{row['number']}")
     steerings = (False, True) if rng.random() < steered else (False,)
     traced = rng.random() < trace
+    user = trainee.user
     sequences: list[Sequence] = []
     for steering in steerings:
         turns = replay(row, tracker, vocabulary)
-        if isinstance(trainee.user, LanguageModelUser):
-            sequences += encode_chat(trainee.user.format, turns, steering=steering, trace=traced)
+        if isinstance(user, LanguageModelUser):
+            sequences += encode_chat(user.format, turns, steering=steering, trace=traced)
         else:
-            sequences.append(encode(trainee.user.codec, turns, steering=steering))
-    wanted = [k for k, turn in enumerate(row["turns"]) if turn["learn"] and "trace" in turn]
-    if traced and wanted and not isinstance(trainee.user, LanguageModelUser):
-        turns = replay(row, tracker, vocabulary)
-        steering = rng.choice(steerings)
-        sequences.append(encode(trainee.user.codec, turns, steering=steering, trace_turn=rng.choice(wanted)))
+            sequences.append(encode(user.codec, turns, steering=steering, trace=traced and not steering, rng=rng))
     return [(ids, mask) for ids, mask in sequences if any(mask)]
 
 
@@ -195,6 +192,8 @@ def train(config: SFTStage) -> None:
     if not gpu and config.processes > 1:
         torch.set_num_threads(1)
     trainee = load_trainee(config.model)
+    if isinstance(trainee.user, TinyUser) and config.trace:
+        trainee.model.config.trace = True
     pad = DataCollatorForLanguageModeling(pad_token_id=trainee.tokenizer.pad_token_id)
     with np.load(config.out / "sequences.npz", allow_pickle=False) as stored:
         ends = np.cumsum(stored["lengths"])[:-1]

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
 from ugst_env.envs.episode import Episode
+from ugst_env.goal import GoalState
 from ugst_env.training.collect import default_tracker, read_conversations, replay
 from ugst_env.training.launch import launch
 from ugst_env.users.protocol import UserReply
@@ -45,7 +46,7 @@ class TinyConfig:
     out: Path = field(metadata={"help": "folder for the tokenizer, the checkpoint, the log and the model"})
     free: float = field(default=0.5, metadata={"help": "share of conversations learnt without the goal state as well"})
     trace: float = field(
-        default=0.0, metadata={"help": "share of conversations of which a turn is learnt with a trace"}
+        default=0.0, metadata={"help": "share of conversations of which the goal states are learnt as well"}
     )
     copy_tokens: bool = field(default=True, metadata={"help": "whether values are copy tokens; no spells them out"})
     vocabulary: int = field(default=2048, metadata={"help": "tokens of the tokenizer"})
@@ -71,45 +72,52 @@ class TinyConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 
-def _planned(reply: UserReply) -> list[tuple[str, str, str]]:
-    parts = (piece.split(" ", 2) for piece in reply.trace.split("; "))
-    return [(p[0], p[1] if len(p) > 1 else "", p[2] if len(p) > 2 else "") for p in parts]
+# How often a training sequence shows the state of another turn: a model that writes states itself will be wrong at
+# times, and must find back from the conversation alone.
+WRONG_STATES = 0.1
 
 
 def encode(
-    codec: Codec, turns: Iterable[tuple[Episode, UserReply, bool]], *, steering: bool, trace_turn: int | None = None
+    codec: Codec,
+    turns: Iterable[tuple[Episode, UserReply, bool]],
+    *,
+    steering: bool,
+    trace: bool = False,
+    rng: random.Random | None = None,
 ) -> tuple[list[int], list[bool]]:
     """Token ids of a conversation as `replay` yields it, and which of them are learnt.
 
-    All replies that are to be learnt, or with `trace_turn` that one alone, behind its reasoning trace.
+    The replies that are to be learnt; with `trace`, the goal states before all replies, too. Then a share
+    `WRONG_STATES` of them, drawn with `rng`, is that of another turn, and neither that state nor the reply behind it is
+    learnt.
     """
-    ids: list[int] = []
-    learnt: list[bool] = []
+    lived: list[tuple[str | None, GoalState, int, UserReply, bool]] = []
+    for episode, reply, learn in turns:
+        agent = episode.conversation.turns[-1].agent or "" if episode.conversation.turns else None
+        lived.append((agent, episode.state, episode.max_turns - len(lived), reply, learn and reply.error is None))
+    goal = lived[0][1].goal
+    handles = codec.handles(goal)
+    ids = codec.goal(goal, states=steering or trace)
+    learnt = [False] * len(ids)
     topic: str | None = None
 
     def add(piece: list[int], learn: bool = False) -> None:
         ids.extend(piece)
         learnt.extend([learn] * len(piece))
 
-    for index, (episode, reply, learn) in enumerate(turns):
-        handles = codec.handles(episode.goal)
-        if index == 0:
-            add(codec.goal(episode.goal, steering=steering, trace=trace_turn is not None))
-        else:
-            agent = episode.conversation.turns[-1].agent or ""
+    for agent, state, left, reply, learn in lived:
+        if agent is not None:
             topic = topic_of(agent, topic)
             add(codec.agent(agent, handles, topic))
-        left = episode.max_turns - index
-        if steering:
-            add(codec.state(episode.state, left=left))
-        add([codec.ids["<user>"]])
+        wrong = trace and rng is not None and rng.random() < WRONG_STATES
+        if steering or trace:
+            shown = rng.choice(lived)[1] if wrong and rng is not None else state
+            block = codec.state(shown, left=left)
+            add(block[:2])  # The runtime tells the turn.
+            add(block[2:], trace and not wrong)
+        add([codec.ids["<user>"]], trace and not wrong)
         topic = topic_of(reply.text, topic)
-        words = codec.reply(reply.text, handles, topic, end=reply.end)
-        if trace_turn == index:
-            add(codec.trace(episode.state, _planned(reply), left=left), True)
-            add(words, True)
-            break
-        add(words, trace_turn is None and learn and reply.error is None)
+        add(codec.reply(reply.text, handles, topic, end=reply.end), learn and not wrong)
     return ids, learnt
 
 
@@ -168,15 +176,12 @@ def _write_shard(config: TinyConfig, job: tuple[int, list[dict[str, Any]]]) -> N
     sequences: list[tuple[list[int], list[bool]]] = []
     for row in rows:
         rng = random.Random(f"views/{config.seed}/{row['number']}")
-        views: list[tuple[bool, int | None]] = [(True, None)]
+        views = [(True, rng.random() < config.trace)]
         if rng.random() < config.free:
-            views.append((False, None))
-        straight = [k for k, turn in enumerate(row["turns"]) if turn["learn"] and "trace" in turn]
-        if straight and rng.random() < config.trace:
-            views.append((rng.random() < 0.5, rng.choice(straight)))
-        for steering, trace_turn in views:
+            views.append((False, False))
+        for steering, trace in views:
             turns = replay(row, tracker, vocabulary)
-            sequences.append(encode(codec, turns, steering=steering, trace_turn=trace_turn))
+            sequences.append(encode(codec, turns, steering=steering, trace=trace, rng=rng))
     ids = np.concatenate([np.array(row, dtype=np.uint16) for row, _ in sequences])
     mask = np.concatenate([np.array(learn, dtype=bool) for _, learn in sequences])
     lengths = np.array([len(row) for row, _ in sequences], dtype=np.int32)

@@ -32,6 +32,8 @@ class UserRequest:
     states
         All states that were shown so far, S_0 .. S_{i-1}, one per user turn; empty without steering. A prompt that
         grows only at its end, turn by turn, is built from them.
+    traces
+        The reasoning traces of the user's own replies so far, one per user turn, "" where it wrote none.
     repeat
         Whether the goal is to be said again before the reply, without any status: the paper's ablation of steering.
     seed
@@ -47,6 +49,7 @@ class UserRequest:
     max_turns: int
     seed: int
     states: tuple[GoalState, ...] = ()
+    traces: tuple[str, ...] = ()
     repeat: bool = False
 
 

@@ -2,7 +2,7 @@
 
 The prompt is short and grows only at its end, so that keys and values are re-used from turn to turn::
 
-    <steer><plain>                                    with the goal state, without a reasoning trace
+    <steer>                                           with goal states
     <fact.mood> cheerful <policy.max_words> 12        profile and policy
     <restaurant.book> <req> <restaurant.food> ...     objectives
     <state> <t10> <restaurant.food> <INC> ...         S_0
@@ -10,6 +10,11 @@ The prompt is short and grows only at its end, so that keys and values are re-us
     <agent> how about ...                             a_1
     <state> ...                                       S_1
     <user>                                            the model goes on from here
+
+Without steering nobody tells the model where it stands. Then its reasoning trace is the goal state as it sees it: the
+prompt stops behind ``<state> <t9>``, and the model writes the statuses, ``<user>`` and its reply. So what steering puts
+into the prompt and what the model has to know by itself have one form. A model that never learnt to write states (the
+base of the recipe) gets a prompt without any, which begins with ``<free>``.
 
 A value of the goal is a *copy token*, such as ``<=restaurant.food>``, wherever it stands: in what the user said, in
 what the agent said, and in what the model says. The runtime puts the value in its place, so the model copies names that
@@ -25,7 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
@@ -49,16 +54,17 @@ from ugst_env.goals.profiles import KINDS as FACT_KINDS
 from ugst_env.users.protocol import UserReply, UserRequest
 from ugst_env.world.ontology import ASKABLE_SLOTS, BELIEF_SLOTS, DOMAINS
 
+if TYPE_CHECKING:
+    from ugst_env.models.causal import Prompt
+
 TURN_TOKENS = tuple(f"<t{k}>" for k in range(21))
-_MODES = ("<steer>", "<free>", "<plain>", "<trace>")
+_MODES = ("<steer>", "<free>")
 _MARKS = (
     "<state>",
     "<user>",
     "<agent>",
     "<end>",
     "<bye>",
-    "<think>",
-    "<say>",
     "<lower>",
     "<upper>",
     "<words>",
@@ -242,7 +248,7 @@ class Codec:
         return handles_of(goal) if self.copy else NO_HANDLES
 
     def banned(self, goal: UserGoal, *, trace: bool) -> tuple[int, ...]:
-        """Tokens that mean nothing in a reply: copies of values that the goal does not have, and other control tokens.
+        """Tokens that mean nothing in an answer: copies of values that the goal does not have, other control tokens.
 
         Only a reasoning trace speaks of slots and statuses.
         """
@@ -280,10 +286,10 @@ class Codec:
             ids += self._plain(rest if at else " " + rest)
         return ids
 
-    def goal(self, goal: UserGoal, *, steering: bool, trace: bool) -> list[int]:
-        """Token ids of the modes and the goal."""
+    def goal(self, goal: UserGoal, *, states: bool) -> list[int]:
+        """Token ids of the mode (whether goal states follow) and the goal."""
         handles = self.handles(goal)
-        ids = self._specials("<steer>" if steering else "<free>", "<trace>" if trace else "<plain>")
+        ids = self._specials("<steer>" if states else "<free>")
         for fact in goal.profile:
             if fact.kind != "text":
                 ids += [
@@ -336,12 +342,15 @@ class Codec:
                     ids += self._value(f"<else>{token}", part.otherwise, handles, count=count)
         return ids
 
+    def _turn(self, left: int) -> list[int]:
+        return self._specials("<state>", TURN_TOKENS[min(left, len(TURN_TOKENS) - 1)])
+
     def state(self, state: GoalState, *, left: int) -> list[int]:
         """Token ids of a goal state with `left` user turns left: every status, and which alternative is in force.
 
         An objective that nobody has touched yet, or that is served in all its parts, is told by its own status alone.
         """
-        ids = self._specials("<state>", TURN_TOKENS[min(left, len(TURN_TOKENS) - 1)])
+        ids = self._turn(left)
         rows = list(state.items())
         for component, now in rows:
             if component.objective is None:
@@ -356,7 +365,7 @@ class Codec:
 
     def repetition(self, goal: UserGoal, *, left: int) -> list[int]:
         """Token ids of the goal once more in the place of its state: what there is to do, without any status."""
-        ids = self._specials("<state>", TURN_TOKENS[min(left, len(TURN_TOKENS) - 1)])
+        ids = self._turn(left)
         statuses = {self.ids[token] for token in _STATUS.values()}
         for component, now in GoalState.start(goal).items():
             if component.objective is not None:
@@ -400,34 +409,30 @@ class Codec:
         ids += self.words(text, handles, topic)
         return [*ids, *self._specials(*(("<bye>",) if end else ()), "<end>")]
 
-    def trace(self, state: GoalState, things: Iterable[tuple[str, str, str]], *, left: int) -> list[int]:
-        """Token ids of a reasoning trace: what is open, what to say with the turns that are left, the rules to keep."""
-        ids = self._specials("<think>")
-        for component, now in state.items():
-            if component.objective is not None and not now.served and not now.user_fault:
-                ids += self._status(state.goal, component, now)
-        ids += self._specials(TURN_TOKENS[min(left, len(TURN_TOKENS) - 1)])
-        for kind, domain, slot in things:
-            token = f"<ask.{domain}.{slot}>" if kind == "ask" else f"<{domain}.{slot}>"
-            ids += [self.ids[token]] if token in self.ids else self._plain(f" {kind}")
-        for rule in state.goal.policy:
-            if rule.kind != "text":
-                ids += self._specials(f"<policy.{rule.kind}>")
-        return [*ids, *self._specials("<say>")]
-
     def prompt(self, request: UserRequest, *, trace: bool) -> list[int]:
-        """Token ids of everything up to the reply that is asked for."""
+        """Token ids of everything up to the reply that is asked for; with `trace`, up to the state before it.
+
+        A request that shows the goal state, or repeats the goal, leaves nothing to reason about.
+        """
         steering = request.state is not None
+        trace = self.reasons(request, trace=trace)
         handles = self.handles(request.goal)
-        ids = self.goal(request.goal, steering=steering or request.repeat, trace=trace)
+        ids = self.goal(request.goal, states=steering or request.repeat or trace)
         topic: str | None = None
         for index in range(request.turn + 1):
+            left = request.max_turns - index
             if steering:
                 state = request.states[index] if index < len(request.states) else request.state
                 assert state is not None
-                ids += self.state(state, left=request.max_turns - index)
+                ids += self.state(state, left=left)
             elif request.repeat:
-                ids += self.repetition(request.goal, left=request.max_turns - index)
+                ids += self.repetition(request.goal, left=left)
+            elif trace:
+                ids += self._turn(left)
+                if index == request.turn:
+                    return ids
+                if index < len(request.traces):
+                    ids += [self.ids[name] for name in _TOKEN.findall(request.traces[index]) if name in self.ids]
             ids.append(self.ids["<user>"])
             if index < request.turn:
                 turn = request.conversation.turns[index]
@@ -437,15 +442,20 @@ class Codec:
                 ids += self.agent(turn.agent or "", handles, topic)
         return ids
 
+    @staticmethod
+    def reasons(request: UserRequest, *, trace: bool) -> bool:
+        """Whether a model that may reason (`trace`) has to, for this request."""
+        return trace and request.state is None and not request.repeat
+
     def read(self, ids: Sequence[int], goal: UserGoal) -> UserReply:
-        """The reply that generated ids stand for: words with the values put in, the end signal, the trace in words."""
+        """The reply that generated ids stand for: words with the values put in, the end signal, the trace."""
         handles = self.handles(goal)
         ids = list(ids)
         trace = ""
-        say = self.ids["<say>"]
-        if say in ids:
-            cut = ids.index(say)
-            trace, ids = self._spell(ids[:cut], handles), ids[cut + 1 :]
+        if self.ids["<user>"] in ids:
+            cut = ids.index(self.ids["<user>"])
+            trace = " ".join(self._names[token] for token in ids[:cut] if token in self._names)
+            ids = ids[cut + 1 :]
         if not ids or ids[-1] != self.end:
             return UserReply("", trace=trace, error=f"the model did not finish its reply within {len(ids)} tokens")
         end = self.ids["<bye>"] in ids
@@ -479,8 +489,6 @@ class Codec:
             if name in _COPY_SET:
                 value = handles.values.get(alternative + name, handles.values.get(name, ""))
                 parts.append(" " + (_in_words(value) if in_words else value))
-            elif name not in _MARKS and name not in _SPOKEN:
-                parts.append(f" {name}")
             in_words = name == "<words>" or (in_words and name == "<else>")
             alternative = "<else>" if name == "<else>" else ""
         flush()
@@ -509,6 +517,7 @@ def _sentence_case(text: str) -> str:
 
 SHIPPED = Path(__file__).parent.parent / "models" / "ugst-tiny"
 MAX_REPLY_TOKENS = 72
+MAX_TRACE_TOKENS = 64
 
 
 class TinyUser:
@@ -521,7 +530,8 @@ class TinyUser:
     temperature, top_p
         How replies are drawn; 0 takes the likeliest token.
     trace
-        Whether the model reasons before it replies.
+        Whether the model writes down where it stands before it replies, when it is not shown the goal state. None: if
+        it was trained to.
     device
         A torch device, or "auto".
     """
@@ -532,7 +542,7 @@ class TinyUser:
         *,
         temperature: float = 0.7,
         top_p: float = 0.9,
-        trace: bool = False,
+        trace: bool | None = None,
         device: str = "auto",
         model: Any = None,
     ) -> None:
@@ -555,26 +565,30 @@ class TinyUser:
         self.model = CausalModel(
             model, eos_ids={self.codec.end}, device=device, max_length=int(model.config.max_position_embeddings)
         )
-        self.temperature, self.top_p, self.trace = temperature, top_p, trace
+        self.temperature, self.top_p = temperature, top_p
+        self.trace: bool = bool(getattr(model.config, "trace", False)) if trace is None else trace
+
+    def max_new_tokens(self, requests: Iterable[UserRequest]) -> int:
+        """The most tokens of an answer, its trace included."""
+        traced = any(self.codec.reasons(request, trace=self.trace) for request in requests)
+        return MAX_REPLY_TOKENS + (MAX_TRACE_TOKENS if traced else 0)
+
+    def ask(self, request: UserRequest, key: str, seed: int) -> Prompt:
+        """What the model is to continue for a request."""
+        from ugst_env.models.causal import Prompt
+
+        banned = self.codec.banned(request.goal, trace=self.codec.reasons(request, trace=self.trace))
+        return Prompt(key, tuple(self.codec.prompt(request, trace=self.trace)), seed, banned)
 
     def reply(self, requests: Sequence[UserRequest]) -> list[UserReply]:
         """Answer all requests in one batch."""
-        from ugst_env.models.causal import Prompt
-
-        prompts = [
-            Prompt(
-                r.episode,
-                tuple(self.codec.prompt(r, trace=self.trace)),
-                r.seed,
-                self.codec.banned(r.goal, trace=self.trace),
-            )
-            for r in requests
-        ]
-        longest = self.model.max_length - MAX_REPLY_TOKENS
+        prompts = [self.ask(r, r.episode, r.seed) for r in requests]
+        most = self.max_new_tokens(requests)
+        longest = self.model.max_length - most
         fits = [k for k, prompt in enumerate(prompts) if len(prompt.ids) <= longest]
         outputs = self.model.generate(
             [prompts[k] for k in fits],
-            max_new_tokens=MAX_REPLY_TOKENS * (2 if self.trace else 1),
+            max_new_tokens=most,
             temperature=self.temperature,
             top_p=self.top_p,
         )
