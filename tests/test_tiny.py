@@ -119,6 +119,33 @@ def test_same_replies_alone_and_in_a_batch(tiny: TinyUser, world: World) -> None
     assert [e.conversation for e in alone] == [e.conversation for e in together]
 
 
+def test_without_steering_it_writes_down_where_it_stands(tiny: TinyUser, world: World) -> None:
+    """The trace has the form of the goal states that steering shows, and is in the next prompt."""
+    vocabulary, tracker = Vocabulary.from_world(world), VerifiableTracker(world)
+    right = turns = 0
+    for k, goal in enumerate(challenge("val", world)[:20]):
+        episode = Episode(goal, tracker, vocabulary, seed=k, steering=False)
+        over = False
+        while not over:
+            request = episode.request()
+            reply = tiny.reply([request])[0]
+            shown = tiny.codec.state(episode.state, left=request.max_turns - request.turn)[2:]
+            right += reply.trace == tiny.codec.tokenizer.decode(shown, skip_special_tokens=False).replace("><", "> <")
+            turns += 1
+            over = episode.hear(reply).over
+            if not over:
+                act = clerk_act(
+                    {"competent": 1.0}, episode.belief, world, random.Random(k), turn=episode.turn, max_turns=10
+                )
+                over = episode.act(act).over
+                if not over:
+                    written = [tiny.codec.ids[token] for token in reply.trace.split()]
+                    prompt = tiny.codec.prompt(episode.request(), trace=True)
+                    assert any(prompt[at : at + len(written)] == written for at in range(len(prompt)))
+    assert right / turns > 0.8
+    assert tiny.reply([Episode(goal, tracker, vocabulary, seed=0).request()])[0].trace == ""
+
+
 def test_same_conversations_in_one_environment_and_in_many() -> None:
     """Slot k of a vector env with seed s lives through what a single env with seed s + k does."""
     count, steps, seed = 6, 8, 40

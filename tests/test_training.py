@@ -181,6 +181,40 @@ def test_a_prompt_ends_as_it_is_trained(collected: Path, tracker: VerifiableTrac
             assert ids[: len(prompt)] == prompt
 
 
+def test_a_model_learns_to_write_what_steering_shows(
+    collected: Path, tracker: VerifiableTracker, vocabulary: Vocabulary
+) -> None:
+    codec = Codec(TinyUser().codec.tokenizer)
+    for row in read_conversations(collected)[:8]:
+        steered, _ = encode(codec, replay(row, tracker, vocabulary), steering=True)
+        ids, mask = encode(codec, replay(row, tracker, vocabulary), steering=False, trace=True)
+        assert ids == steered
+        traces: tuple[str, ...] = ()
+        for (episode, reply, learn), turn in zip(replay(row, tracker, vocabulary), row["turns"], strict=True):
+            request = replace(episode.request(), state=None, states=(), traces=traces)
+            prompt = codec.prompt(request, trace=True)
+            assert ids[: len(prompt)] == prompt
+            answer = ids[len(prompt) : ids.index(codec.end, len(prompt)) + 1]
+            said = answer.index(codec.ids["<user>"]) + 1
+            assert all(mask[len(prompt) : len(prompt) + said])
+            assert set(mask[len(prompt) + said : len(prompt) + len(answer)]) == {learn}
+            assert not set(answer) & set(codec.banned(episode.goal, trace=True))
+            if learn:
+                read = codec.read(answer, episode.goal)
+                assert (read.error, read.end) == (None, turn["end"]) and read.trace
+            traces = (*traces, codec.read(answer, episode.goal).trace)
+
+
+def test_nothing_is_learnt_from_a_wrong_state(
+    collected: Path, tracker: VerifiableTracker, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ugst_env.training.tiny.WRONG_STATES", 1.0)
+    codec = Codec(TinyUser().codec.tokenizer)
+    row = read_conversations(collected)[0]
+    _, mask = encode(codec, replay(row, tracker, vocabulary), steering=False, trace=True, rng=random.Random(0))
+    assert not any(mask)
+
+
 def test_training_from_scratch_resumes(collected: Path, tmp_path: Path) -> None:
     config = TinyConfig(
         data=collected,
@@ -289,6 +323,8 @@ def test_answers_are_worth_a_turn(worth: Any) -> None:
     asked = AgentAct("request", "restaurant", "food")
     answered, _ = worth("I don't mind what food it is.", ("I need a restaurant in the north.", asked))
     assert all(answered.values())
+    made_up, _ = worth("Thai food.", ("I need a restaurant in the north.", asked))
+    assert not made_up["requirement"] and not made_up["preference"]
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,14 @@ VARIED_RULES = {
         "please", "need", "like", "find", "could", "looking", "good", "fine", "book", "would", "any", "nice", "great",
         "mind", "can", "care", "get", "should", "tell", "know", "i'm", "town", "me", "lovely", "thank", "thanks/thank",
     ),
-    "withhold": ("pricerange", "area", "people", "stay", "time", "food", "stars", "type", "day", "arriveBy", "leaveAt"),
-    "not_first": ("pricerange", "area", "people", "stay", "time", "food", "stars", "type", "day", "arriveBy"),
+    "withhold": (
+        "pricerange", "area", "people", "stay", "time", "food", "stars", "type", "day", "arriveBy", "leaveAt",
+        "departure", "destination",
+    ),
+    "not_first": (
+        "pricerange", "area", "people", "stay", "time", "food", "stars", "type", "day", "arriveBy", "leaveAt",
+        "departure", "destination", "name", "internet", "parking",
+    ),
     "max_sentences": ("1", "2", "3", "4"),
     "no_mark": ("?", "!", ",", "'", "."),
     "end_mark": ("!", ".", "..."),
@@ -130,7 +136,7 @@ VARIED_RULES = {
     "greet_with": ("hey you", "a very good evening", "salutations", "how do you do", "hiya", "top of the morning"),
     "leave_with": ("all the best", "see you around", "until next time", "bye for now", "have a good one", "farewell"),
 }  # fmt: skip
-_VARIED_WEIGHTS = {"max_words": 4, "max_things": 2, "withhold": 2, "not_first": 2, "leave_with": 3, "min_words": 2}
+_VARIED_WEIGHTS = {"max_words": 4, "max_things": 2, "withhold": 3, "not_first": 2, "leave_with": 3, "min_words": 2}
 
 
 def varied_rule(rng: random.Random) -> Rule:

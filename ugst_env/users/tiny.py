@@ -301,6 +301,9 @@ class Codec:
             if rule.kind in _SLOT_RULES:
                 ids += self._specials(f"<policy.{rule.kind}>")
                 marks[rule.value] = _SLOT_RULES[rule.kind]
+            elif rule.kind == "min_words":
+                # Rounded up to an even number; see max_words below.
+                ids += [*self._specials("<policy.min_words>"), *self._plain(f" {(int(rule.value) + 1) // 2 * 2}")]
             elif rule.kind not in ("text", "max_words", "max_things", *RENDERED):
                 value = self._value(f"<=policy.{rule.kind}>", rule.value, handles)
                 ids += [*self._specials(f"<policy.{rule.kind}>"), *value]
