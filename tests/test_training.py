@@ -190,7 +190,7 @@ def test_a_model_learns_to_write_what_steering_shows(
         ids, mask = encode(codec, replay(row, tracker, vocabulary), steering=False, trace=True)
         assert ids == steered
         traces: tuple[str, ...] = ()
-        for (episode, reply, learn), turn in zip(replay(row, tracker, vocabulary), row["turns"], strict=True):
+        for (episode, _, learn), turn in zip(replay(row, tracker, vocabulary), row["turns"], strict=True):
             request = replace(episode.request(), state=None, states=(), traces=traces)
             prompt = codec.prompt(request, trace=True)
             assert ids[: len(prompt)] == prompt

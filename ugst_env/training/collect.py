@@ -212,6 +212,10 @@ def collect(config: CollectConfig) -> Counter[str]:
 
 def _work(config: CollectConfig, numbers: list[int], path: Path, queue: Any) -> None:
     try:
+        import torch
+
+        # The processes share the cores: with more threads they only wait for each other.
+        torch.set_num_threads(1)
         parent = multiprocessing.parent_process()
         for _ in _hold(config, numbers, path):
             if parent is None or not parent.is_alive():

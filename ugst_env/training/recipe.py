@@ -44,7 +44,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
             user="scripted",
             stray=f"hf:{out / before / 'model'}",
             stray_rate=share,
-            conversations=amount(14000),
+            conversations=amount(10000),
             batch=256,
             **{**train, "seed": seed + k},
         )
