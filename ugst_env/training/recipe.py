@@ -62,9 +62,9 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
         data=(out / "grpo-data",),
         out=out / "grpo",
         model=name,
-        prefixes=amount(3000),
+        prefixes=amount(2400),
         batch=8,
-        steps=amount(150),
+        steps=amount(100),
         steered=0.3,
         **common,
     )
