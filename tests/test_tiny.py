@@ -139,7 +139,7 @@ def test_without_steering_it_writes_down_where_it_stands(tiny: TinyUser, world: 
                 )
                 over = episode.act(act).over
                 if not over:
-                    written = [tiny.codec.ids[token] for token in reply.trace.split()]
+                    written = tiny.codec.tokenizer.encode(reply.trace.replace("> <", "><")).ids
                     prompt = tiny.codec.prompt(episode.request(), trace=True)
                     assert any(prompt[at : at + len(written)] == written for at in range(len(prompt)))
     assert right / turns > 0.8

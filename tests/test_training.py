@@ -313,8 +313,6 @@ def test_what_a_reply_breaks_it_loses(worth: Any) -> None:
     assert not wrong["requirement"]
     invented, _ = worth("I need a train to Ashbury on monday. And a restaurant in the north.")
     assert not invented["requirement"]
-    left, _ = worth("Thank you, goodbye.", ("I need a restaurant in the north.", MORE), end=True)
-    assert not left["objective"] and not left["requirement"]
     idle, _ = worth("Let me think about it.")
     assert not idle["objective"] and not idle["requirement"] and not idle["preference"]
 
@@ -343,6 +341,11 @@ def test_hacks_earn_nothing(text: str, hack: str, worth: Any) -> None:
     held, found = worth(text, ("I need a restaurant in the north.", MORE))
     assert found == hack
     assert not any(held.values())
+
+
+def test_leaving_early_earns_nothing(worth: Any) -> None:
+    held, found = worth("Thank you, goodbye.", ("I need a restaurant in the north.", MORE), end=True)
+    assert found == "leaving" and not any(held.values())
 
 
 def test_replies_without_text_earn_nothing(worth: Any) -> None:

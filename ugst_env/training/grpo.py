@@ -56,7 +56,7 @@ class GRPOStage:
     generations: int = field(default=8, metadata={"help": "replies per prefix"})
     batch: int = field(default=16, metadata={"help": "prefixes per step, over all processes"})
     steps: int = field(default=350, metadata={"help": "optimisation steps"})
-    learning_rate: float = field(default=1e-4, metadata={"help": "AdamW, constant after a short warmup"})
+    learning_rate: float = field(default=1e-4, metadata={"help": "AdamW, linear warmup, then down to nothing"})
     temperature: float = field(default=1.0, metadata={"help": "how replies are drawn"})
     max_new_tokens: int = field(default=72, metadata={"help": "the most tokens of a reply"})
     lora: int = field(default=0, metadata={"help": "rank of LoRA on all linear layers; 0 trains every weight"})
@@ -158,7 +158,7 @@ def _answers(acts: Sequence[UserAct], track: Tracked) -> bool:
 def judge(
     reply: UserReply, prefix: Prefix, tracker: VerifiableTracker, vocabulary: Vocabulary
 ) -> tuple[dict[Category, bool], str | None]:
-    """I_j of a reply by category, and the hack it was caught in (then nothing holds)."""
+    """I_j of a reply by category, and the hack it was caught in (then nothing holds): see `hack_in`, or ``leaving``."""
     if reply.error is not None:
         return dict.fromkeys(Category, False), "unusable"
     acts = understand(reply.text, vocabulary, prefix.context)
@@ -169,6 +169,8 @@ def judge(
     if reply.end:
         heard = tracker.finish(heard, "user_ended")
     new = heard.faults[len(prefix.tracked.faults) :]
+    if any(fault.mode == "wrongful_ending" for fault in new):
+        return dict.fromkeys(Category, False), "leaving"
     indicators = reply_indicators(
         prefix.tracked.state,
         heard.state,
@@ -206,6 +208,17 @@ def _draw(
             finished = answer[-1] in stops | user.model.eos_ids
             replies.append(read_reply(user.format.decode(answer), finished=finished))
     return [list(prompt.ids) for prompt in prompts], drawn, replies
+
+
+def _paid(trainee: Trainee, answer: Sequence[int]) -> list[int]:
+    """Which tokens of an answer the reward goes to, as 0 and 1.
+
+    Not to the goal state that `ugst-tiny` writes before its words: that has a truth, which fine-tuning taught it, and
+    the reward of the words says next to nothing about it.
+    """
+    mark = trainee.user.codec.ids["<user>"] if isinstance(trainee.user, TinyUser) else None
+    trace = answer.index(mark) + 1 if mark in answer else 0
+    return [0] * trace + [1] * (len(answer) - trace)
 
 
 def _longest(trainee: Trainee, config: GRPOStage, prefixes: Iterable[Prefix]) -> int:
@@ -304,7 +317,8 @@ def train(config: GRPOStage) -> None:
             row = {"step": trainer.state.global_step, "replies": len(replies)}
             file.write(json.dumps({**row, **{hack: hacks.count(hack) for hack in sorted(set(hacks))}}) + "\n")
         held = [{category.value: ok for category, ok in found.items()} for found, _ in verdicts]
-        return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": None, "held": held}
+        paid = [_paid(trainee, answer) for answer in ids]
+        return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": None, "held": held, "env_mask": paid}
 
     per_process = config.batch * config.generations // config.processes
     arguments = GRPOConfig(
@@ -314,7 +328,7 @@ def train(config: GRPOStage) -> None:
         num_generations=config.generations,
         max_steps=config.steps,
         learning_rate=config.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type="linear",
         warmup_steps=min(10, config.steps // 10),
         adam_beta2=0.98,
         temperature=config.temperature,
