@@ -243,7 +243,7 @@ def test_the_whole_recipe_runs_and_keeps_what_is_done(
 ) -> None:
     from ugst_env.training import recipe
 
-    arguments = ["recipe", "--out", str(tmp_path / "r"), "--processes", "1", "--scale", "0.0015"]
+    arguments = ["recipe", "--out", str(tmp_path / "r"), "--processes", "1", "--scale", "0.005"]
     monkeypatch.setattr("sys.argv", arguments)
     recipe.main()
     assert TinyUser(tmp_path / "r" / "grpo" / "model").reply([]) == []
