@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "Python 3.10 or newer is needed, $(PYTHON) is `$(PYTHON) -V 2>&1`: name another (make venv PYTHON=python3.12)."; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "Installing ugst-env and what it needs into .venv (torch among it: one to three minutes) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,agents,train]"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,agents,train,served]"
 	@touch $@
 
 test: lint types smollm2 ## Lint, check the types, run the tests

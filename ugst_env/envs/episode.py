@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import random
 import zlib
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ugst_env.conversation import Conversation
 from ugst_env.dialogue.acts import AgentAct
@@ -27,6 +27,9 @@ from ugst_env.goal import GoalState, Transition, UserGoal
 from ugst_env.reward import RewardWeights, step_reward, success, trust
 from ugst_env.tracking.verifiable import VerifiableTracker, start
 from ugst_env.users.protocol import UserReply, UserRequest
+
+if TYPE_CHECKING:
+    from ugst_env.models.served import Usage
 
 # A user text above this many characters is nonsense, not a message.
 MAX_USER_TEXT = 2000
@@ -121,6 +124,7 @@ class Episode:
         self._before = self.tracked.state
         self.shown: tuple[GoalState, ...] = ()
         self.traces: tuple[str, ...] = ()
+        self.usage: Usage | None = None
 
     @property
     def state(self) -> GoalState:
@@ -173,6 +177,8 @@ class Episode:
         opening = self.turn == 0
         if opening:
             self._before = self.state
+        if reply.usage is not None:
+            self.usage = reply.usage if self.usage is None else self.usage + reply.usage
         error = _unusable(reply)
         if error is not None:
             return self._end("model_error", error=error)
@@ -228,7 +234,8 @@ class Episode:
         -------
         dict
             ``success`` (bool), ``trust`` (float), ``failed`` (counts ``{category: {cause: n}}`` of what was not served
-            or not kept), ``user_success`` (the user's success rate per category).
+            or not kept), ``user_success`` (the user's success rate per category); and ``usage``, if the user is a
+            served model: what it took (`ugst_env.models.served.Usage`, as a dict).
         """
         failed: dict[str, dict[str, int]] = {}
         for component, now in self.state.items():
@@ -242,6 +249,7 @@ class Episode:
             "trust": trust(self.state, self._weights),
             "failed": failed,
             "user_success": {category.value: rate for category, rate in self.state.success_rates().items()},
+            **({} if self.usage is None else {"usage": asdict(self.usage)}),
         }
 
 

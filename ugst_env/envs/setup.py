@@ -33,8 +33,9 @@ class Setup:
     ----------
     user
         The simulated user: ``"ugst-tiny"`` (the shipped language model), ``"scripted"`` (an agenda), ``"hf:<folder or
-        hub name>"`` (any Hugging Face chat model), the path of a ``.gguf`` file, or an object with ``reply`` and
-        ``forget`` (`ugst_env.users.protocol.UserSimulator`).
+        hub name>"`` (any Hugging Face chat model), the path of a ``.gguf`` file, ``"openai:<model>"`` (a server, which
+        ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY`` of the environment name; `ugst_env.users.served.ServedUser` takes
+        them as arguments), or an object with ``reply`` and ``forget`` (`ugst_env.users.protocol.UserSimulator`).
     goals
         ``"challenge:train"``, ``"challenge:val"`` or ``"challenge:test"``; a YAML or JSON file; a goal or a sequence of
         goals; or a function from a `random.Random` to a goal. One is drawn at each reset, unless

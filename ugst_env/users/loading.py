@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,11 @@ from ugst_env.world.database import World
 
 if TYPE_CHECKING:
     from ugst_env.users.language_model import LanguageModelUser
+    from ugst_env.users.served import ServedUser
     from ugst_env.users.tiny import TinyUser
 
 ACCEPTED = (
-    "'ugst-tiny', 'scripted', 'hf:<folder or hub name>', the path of a .gguf file, "
+    "'ugst-tiny', 'scripted', 'hf:<folder or hub name>', 'openai:<served model>', the path of a .gguf file, "
     "or an object with reply() and forget()"
 )
 
@@ -27,6 +29,8 @@ def load_user(user: str | Path | UserSimulator, world: World, vocabulary: Vocabu
     ------
     ValueError, FileNotFoundError, TypeError
         For an unknown name, a missing file or folder, or an object that cannot play the user.
+    ImportError
+        If a served model is asked for and the extra `served` is not installed.
     """
     if isinstance(user, (str, Path)):
         name = str(user)
@@ -38,6 +42,10 @@ def load_user(user: str | Path | UserSimulator, world: World, vocabulary: Vocabu
             return _cached_model("")
         if name.startswith("hf:") and len(name) > len("hf:"):
             return _cached_model(name.removeprefix("hf:"))
+        if name.startswith("openai:"):
+            return _served_model(
+                name.removeprefix("openai:"), os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
+            )
         if name.endswith(".gguf"):
             if not Path(name).is_file():
                 raise FileNotFoundError(f"user: there is no GGUF file at {name}")
@@ -61,6 +69,16 @@ def open_model(source: str) -> TinyUser | LanguageModelUser:
     from ugst_env.users.language_model import LanguageModelUser
 
     return LanguageModelUser(source)
+
+
+@lru_cache(maxsize=8)
+def _served_model(model: str, base_url: str | None, api_key: str | None) -> ServedUser:
+    """A user behind a server; environments of one process share its connections."""
+    try:
+        from ugst_env.users.served import ServedUser
+    except ImportError as error:
+        raise ImportError(f"user 'openai:{model}' needs an extra: pip install ugst-env[served] ({error})") from error
+    return ServedUser(model, base_url=base_url, api_key=api_key)
 
 
 _cached_model = lru_cache(maxsize=3)(open_model)

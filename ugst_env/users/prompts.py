@@ -214,6 +214,17 @@ _TEMPLATE = re.compile(
     r"|\[/?(?:INST|SYSTEM_PROMPT|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]|<</?SYS>>",
     re.IGNORECASE,
 )
+
+
+def without_control_tokens(text: str) -> str:
+    """Text without what chat templates write around messages, for servers that tokenise messages as they are."""
+    while True:
+        shorter = _TEMPLATE.sub(" ", text)
+        if shorter == text:
+            return text
+        text = shorter
+
+
 # A turn's header as templates write it: control token, role, perhaps another control token.
 _HEADER = re.compile(
     r"\s*(?:<\|(?:im_start|start_header_id|start_of_role|start)\|>|<start_of_turn>)\s*\w{0,20}\s*"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ugst_env.conversation import Conversation
 from ugst_env.dialogue.acts import AgentAct
 from ugst_env.goal import GoalState, UserGoal
+
+if TYPE_CHECKING:
+    from ugst_env.models.served import Usage
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,15 @@ class UserRequest:
 class UserReply:
     """A user turn: its words, whether it ends the conversation, and the reasoning trace if there is one.
 
-    `error` says why no usable reply came (`text` is then ignored, and the episode is truncated).
+    `error` says why no usable reply came (`text` is then ignored, and the episode is truncated). `usage` is what a
+    served model took for it.
     """
 
     text: str
     end: bool = False
     trace: str = ""
     error: str | None = None
+    usage: Usage | None = None
 
 
 class UserSimulator(Protocol):
