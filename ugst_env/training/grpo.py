@@ -29,6 +29,7 @@ from ugst_env.training.collect import default_tracker, read_conversations, repla
 from ugst_env.training.launch import launch
 from ugst_env.training.sft import begin, fit, lora_config
 from ugst_env.training.weights import Trainee, load_trainee
+from ugst_env.users.language_model import LanguageModelUser
 from ugst_env.users.prompts import messages, read_reply
 from ugst_env.users.protocol import UserReply, UserRequest
 from ugst_env.users.tiny import TinyUser
@@ -340,7 +341,8 @@ def train(config: GRPOStage) -> None:
         save_total_limit=1,
         bf16=gpu,
         use_cpu=not gpu,
-        gradient_checkpointing=False,
+        # A chat model's activations are what fills the memory; ugst-tiny's are nothing.
+        gradient_checkpointing=isinstance(trainee.user, LanguageModelUser),
         report_to="none",
         seed=config.seed,
         data_seed=config.seed,

@@ -218,7 +218,8 @@ def train(config: SFTStage) -> None:
         packing=False,
         bf16=gpu,
         use_cpu=not gpu,
-        gradient_checkpointing=False,
+        # A chat model's activations are what fills the memory; ugst-tiny's are nothing.
+        gradient_checkpointing=isinstance(trainee.user, LanguageModelUser),
         report_to="none",
         seed=config.seed,
         data_seed=config.seed,
