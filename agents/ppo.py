@@ -44,7 +44,7 @@ import ugst_env
 from agents.evaluate import OneLineParser, Policy, Result, bar_interval, evaluate, print_table, results_table
 from agents.handcrafted import handcrafted_policy
 from agents.random_agent import random_policy
-from ugst_env.envs.discrete import DialogueCore
+from ugst_env.envs.discrete import ActCore
 from ugst_env.envs.sb3 import SB3VecEnv
 from ugst_env.envs.setup import Setup, make_setup
 
@@ -259,8 +259,8 @@ def load_policy(path: Path) -> Policy:
         weights: Any = load_from_zip_file(path, device="cpu", load_data=False)[1]["policy"]
         widths = [len(weights[f"mlp_extractor.policy_net.{layer}.weight"]) for layer in (0, 2)]
         network = MaskableActorCriticPolicy(
-            DialogueCore.observation_space,
-            DialogueCore.action_space,
+            ActCore.observation_space,
+            ActCore.action_space,
             lambda _: 0.0,
             net_arch=widths,
             activation_fn=ACTIVATION,

@@ -28,3 +28,9 @@ if "UGST-v0" not in gymnasium.registry:
         entry_point="ugst_env.envs.discrete:UGSTEnv",
         vector_entry_point="ugst_env.envs.vector:UGSTVectorEnv",
     )
+if "UGSTText-v0" not in gymnasium.registry:
+    gymnasium.register(
+        id="UGSTText-v0",
+        entry_point="ugst_env.envs.text:UGSTTextEnv",
+        vector_entry_point="ugst_env.envs.vector:UGSTTextVectorEnv",
+    )

@@ -60,6 +60,8 @@ class AgentAct:
         Why a booking failed (``"full"``, ``"party_too_large"``), else None.
     count
         How many entities the agent says match.
+    silent
+        A booking made without a word of its reference.
     """
 
     kind: str
@@ -71,3 +73,4 @@ class AgentAct:
     reference: str | None = None
     failure: str | None = None
     count: int | None = None
+    silent: bool = False

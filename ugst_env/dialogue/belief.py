@@ -95,9 +95,13 @@ class BeliefState:
                 self.unbookable.pop(domain, None)
                 self.booked.pop(domain, None)
 
-    def act(self, act: AgentAct) -> None:
-        """Take in what the agent itself did."""
-        self.last_act = act
+    def act(self, *acts: AgentAct) -> None:
+        """Take in what the agent itself did in its turn; its last act is what the user answers to."""
+        for act in acts:
+            self._do(act)
+        self.last_act = acts[-1] if acts else None
+
+    def _do(self, act: AgentAct) -> None:
         if act.domain is None:
             return
         self.domain = act.domain

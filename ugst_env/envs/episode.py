@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -151,17 +152,19 @@ class Episode:
             repeat=self._repeat,
         )
 
-    def act(self, act: AgentAct, text: str | None = None) -> Step:
-        """Take the agent's turn: its act, in its own words `text` or in generated ones."""
+    def act(self, acts: AgentAct | Sequence[AgentAct], text: str | None = None) -> Step:
+        """Take the agent's turn: an act, in generated words; or with `text` any number of acts, in its own words."""
         if self.waiting_for != "agent":
             raise RuntimeError(
                 f"this episode is not waiting for the agent but for {self.waiting_for or 'nothing: it is over'}"
             )
+        acts = (acts,) if isinstance(acts, AgentAct) else acts
         self._before = self.state
-        self.conversation = self.conversation.with_agent(say(act, self._rng) if text is None else text)
-        self.belief.act(act)
-        self.tracked = self._tracker.see(self.tracked, act)
-        if act.kind == "bye":
+        words = " ".join(say(act, self._rng) for act in acts) if text is None else text
+        self.conversation = self.conversation.with_agent(words)
+        self.belief.act(*acts)
+        self.tracked = self._tracker.see(self.tracked, *acts)
+        if any(act.kind == "bye" for act in acts):
             return self._end("agent_ended")
         if self.turn >= self.max_turns:
             return self._end("turn_limit")

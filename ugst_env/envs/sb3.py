@@ -37,6 +37,7 @@ class SB3VecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         seeds = [None if seed is None else int(seed) for seed in self._seeds]
+        observations: VecEnvObs
         observations, infos = self.env.reset(seed=seeds)
         self.reset_infos = _split(infos, self.num_envs)
         self._reset_seeds()

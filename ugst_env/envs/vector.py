@@ -1,4 +1,4 @@
-"""UGST-v0, vectorised: all waiting user turns go to the model as one batch."""
+"""The environments, vectorised: all waiting user turns go to the model as one batch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from ugst_env.envs.discrete import DialogueCore, open_episodes
+from ugst_env.envs.actions import ACTIONS
+from ugst_env.envs.core import DialogueCore, open_episodes
+from ugst_env.envs.discrete import ActCore
 from ugst_env.envs.episode import Step
 from ugst_env.envs.render import render_text
 from ugst_env.envs.setup import make_setup
+from ugst_env.envs.text import TextCore
 from ugst_env.goal import GoalState
 from ugst_env.users.protocol import ask
 
 
-class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[Any]]):
+class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
     """`num_envs` conversations with one user simulator, which is asked once per step for all of them.
 
     Slot k with ``reset(seed=s)`` lives through the same conversations as a single env with ``reset(seed=s + k)``.
@@ -40,6 +43,7 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[An
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
+    core_type: type[DialogueCore[Any, Any]]
 
     def __init__(
         self,
@@ -60,19 +64,33 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[An
         self.autoreset_mode = _mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
         self.render_mode = render_mode
-        self.single_observation_space = DialogueCore.observation_space
-        self.single_action_space = DialogueCore.action_space
+        self.single_observation_space = self.core_type.observation_space
+        self.single_action_space = self.core_type.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.setup = make_setup(**arguments)
-        self.cores = [DialogueCore(self.setup) for _ in range(self.num_envs)]
+        self.cores = [self.core_type(self.setup) for _ in range(self.num_envs)]
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs
         self._ended = np.zeros(self.num_envs, dtype=bool)
-        self._observations = np.zeros(self.observation_space.shape or (), dtype=np.float32)
+        self._observations: list[Any] = [None] * self.num_envs
+
+    def _packed(self) -> Any:
+        """The observations of all slots as one of `observation_space`."""
+        raise NotImplementedError
+
+    def _unpacked(self, actions: Any) -> list[Any]:
+        """The action of each slot.
+
+        Raises
+        ------
+        ValueError
+            If there is not one for each.
+        """
+        raise NotImplementedError
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin conversations in all slots, or in those of ``options["reset_mask"]``.
 
         ``options["goal"]`` names the goal of every slot; ``options["goals"]``, a sequence of length `num_envs`, one
@@ -87,7 +105,7 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[An
         slots = [k for k in range(self.num_envs) if mask[k]]
         infos: dict[str, Any] = {}
         self._open(slots, [{**options, **({} if goals is None else {"goal": goals[k]})} for k in slots], infos)
-        return self._observations.copy(), infos
+        return self._packed(), infos
 
     def _open(
         self, slots: list[int], options: list[dict[str, Any] | None] | None, infos: dict[str, Any]
@@ -101,38 +119,32 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[An
         return infos
 
     def _look(self, k: int, step: Step) -> dict[str, Any]:
-        observation, mask = self.cores[k].view()
-        self._observations[k] = observation
-        return self.cores[k].info(step, mask)
+        self._observations[k], more = self.cores[k].view()
+        return self.cores[k].info(step, more)
 
     def step(
-        self, actions: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        self, actions: Any
+    ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Take one step in every conversation.
 
         Parameters
         ----------
         actions
-            Integers of shape (num_envs,), each in 0..43.
+            One per slot.
 
         Returns
         -------
         tuple
-            Observations float32 (num_envs, `OBSERVATION_SIZE`), rewards float64 (num_envs,), terminations and
-            truncations bool (num_envs,), infos.
+            Observations, rewards float64 (num_envs,), terminations and truncations bool (num_envs,), infos.
 
         Raises
         ------
         ValueError
-            If an action is outside the space.
+            If an action is none.
         gymnasium.error.ResetNeeded
             Before `reset`; or, with autoreset disabled, in a slot whose episode is over.
         """
-        actions = np.asarray(actions)
-        if not self.action_space.contains(actions):
-            raise ValueError(
-                f"actions must be {self.num_envs} integers in 0..{DialogueCore.action_space.n - 1}, got {actions!r}"
-            )
+        chosen = self._unpacked(actions)
         restart = [k for k in range(self.num_envs) if self._ended[k]]
         if restart and self.autoreset_mode is AutoresetMode.DISABLED:
             raise gymnasium.error.ResetNeeded(
@@ -144,8 +156,8 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[An
         infos: dict[str, Any] = {}
 
         running = [k for k in range(self.num_envs) if not self._ended[k]]
-        steps = {k: self.cores[k].act(int(actions[k])) for k in running}
-        waiting = [k for k in running if not steps[k].over]
+        steps = {k: self.cores[k].act(chosen[k]) for k in running}
+        waiting = [k for k in running if self.cores[k].waits_for_user]
         requests = [self.cores[k].request() for k in waiting]
         rngs = [rng for rng in (self._rngs[k] for k in restart) if rng is not None]
         openings = [self.cores[k].begin(rng, None) for k, rng in zip(restart, rngs, strict=True)]
@@ -153,7 +165,7 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[An
         for k, reply in zip(waiting + restart, replies, strict=True):
             steps[k] = self.cores[k].hear(reply)
         self._ended[restart] = False
-        finals: dict[int, tuple[NDArray[np.float32], dict[str, Any]]] = {}
+        finals: dict[int, tuple[Any, dict[str, Any]]] = {}
         for k, step in sorted(steps.items()):
             info = self._look(k, step)
             if k in restart:
@@ -162,7 +174,7 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[An
             rewards[k] = sum(step.terms.values())
             terminations[k], truncations[k] = step.terminated, step.truncated
             if step.over and self.autoreset_mode is AutoresetMode.SAME_STEP:
-                finals[k] = (self._observations[k].copy(), info)
+                finals[k] = (self._observations[k], info)
             else:
                 infos = self._add_info(infos, info, k)
                 self._ended[k] = step.over
@@ -170,11 +182,7 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[An
             for k, (observation, info) in finals.items():
                 infos = self._add_info(infos, {"final_obs": observation, "final_info": info}, k)
             infos = self._open(list(finals), None, infos)
-        return self._observations.copy(), rewards, terminations, truncations, infos
-
-    def action_masks(self) -> NDArray[np.int8]:
-        """Which actions can be carried out, int8 array of shape (num_envs, 44)."""
-        return np.stack([core.view()[1] for core in self.cores])
+        return self._packed(), rewards, terminations, truncations, infos
 
     @property
     def goal_states(self) -> tuple[GoalState, ...]:
@@ -191,6 +199,49 @@ class UGSTVectorEnv(VectorEnv[NDArray[np.float32], NDArray[np.int64], NDArray[An
         """Let go of all conversations and their caches."""
         for core in self.cores:
             core.leave()
+
+
+class UGSTVectorEnv(DialogueVectorEnv):
+    """UGST-v0, vectorised: actions int64 (num_envs,), observations float32 (num_envs, `OBSERVATION_SIZE`).
+
+    The arguments are those of `DialogueVectorEnv`.
+    """
+
+    core_type = ActCore
+
+    def _packed(self) -> NDArray[np.float32]:
+        return np.stack(self._observations)
+
+    def _unpacked(self, actions: Any) -> list[Any]:
+        actions = np.asarray(actions)
+        if not self.action_space.contains(actions):
+            raise ValueError(f"actions must be {self.num_envs} integers in 0..{len(ACTIONS) - 1}, got {actions!r}")
+        return [int(action) for action in actions]
+
+    def action_masks(self) -> NDArray[np.int8]:
+        """Which actions can be carried out, int8 array of shape (num_envs, 44)."""
+        return np.stack([core.view()[1]["action_mask"] for core in self.cores])
+
+
+class UGSTTextVectorEnv(DialogueVectorEnv):
+    """UGSTText-v0, vectorised: actions and observations are sequences of `num_envs` strings.
+
+    The arguments are those of `DialogueVectorEnv`. Slots that call tools do not wait for those that speak to the user,
+    nor the other way round: each step is one tool call or one message in every slot, and one batch for the user model.
+    """
+
+    core_type = TextCore
+
+    def _packed(self) -> tuple[str, ...]:
+        return tuple(self._observations)
+
+    def _unpacked(self, actions: Any) -> list[Any]:
+        if isinstance(actions, str) or not hasattr(actions, "__len__") or len(actions) != self.num_envs:
+            raise ValueError(f"actions must be {self.num_envs} strings, one per slot, got {type(actions).__name__}")
+        chosen = list(actions)
+        for core, action in zip(self.cores, chosen, strict=True):
+            core.check(action)
+        return chosen
 
 
 def _mode(mode: AutoresetMode | str) -> AutoresetMode:

@@ -317,19 +317,22 @@ class VerifiableTracker:
         track = _note(track, Cause.USER, "contradiction", f"{want.slot}: said {value}, the goal has {want.value}")
         return _move(track, component.id, cause=Cause.USER)
 
-    def see(self, track: Tracked, act: AgentAct) -> Tracked:
-        """Update from what the agent did and claimed."""
+    def see(self, track: Tracked, *acts: AgentAct) -> Tracked:
+        """Update from what the agent did and claimed in one turn."""
         before = track
-        track = replace(track, last_act=act, named=track.named | set(act.claims) | ({act.slot} if act.slot else set()))
-        index = _objective(track.goal, act.domain)
-        if act.domain is not None and index is not None:
-            if act.kind == "no_offer":
-                track = self._refused(track, index, act.domain)
-            elif act.kind in ("offer", "offer_next", "inform_requested", "book"):
-                track = self._spoke_of(track, act.domain, act)
-        track = self._settle(track)
-        if not self._moved(before, track, act, index):
-            asked_again = act.kind == "request" and (act.domain or "", act.slot or "") in before.stated
+        for act in acts:
+            track = replace(track, named=track.named | set(act.claims) | ({act.slot} if act.slot else set()))
+            index = _objective(track.goal, act.domain)
+            if act.domain is not None and index is not None:
+                if act.kind == "no_offer":
+                    track = self._refused(track, index, act.domain)
+                elif act.kind in ("offer", "offer_next", "inform_requested", "book"):
+                    track = self._spoke_of(track, act.domain, act)
+        track = self._settle(replace(track, last_act=acts[-1] if acts else None))
+        if not any(self._moved(before, track, act) for act in acts):
+            asked_again = any(
+                act.kind == "request" and (act.domain or "", act.slot or "") in before.stated for act in acts
+            )
             caught = len(track.faults) > len(before.faults)
             # Where the user itself wasted its turn and waits for nothing, an idle turn of the agent is no fault.
             if before.news or asked_again or caught or self._owes(track):
@@ -360,8 +363,10 @@ class VerifiableTracker:
         found = self.world.search(track.goal.objectives[index].domain, _constraints(track, self.world, index))
         return not any(self._bookable(track, index, entity) for entity in found)
 
-    def _moved(self, before: Tracked, after: Tracked, act: AgentAct, index: int | None) -> bool:
-        """Whether an agent's turn was worth it: it served something, asked what the goal knows, or reported truly."""
+    def _moved(self, before: Tracked, after: Tracked, act: AgentAct) -> bool:
+        """Whether an agent's act was worth its turn: something was served, it asked what the goal knows, or reported
+        truly."""
+        index = _objective(after.goal, act.domain)
         if after.state != before.state or after.refused != before.refused:
             return True
         if act.kind in ("offer", "offer_next") and act.domain is not None:
@@ -467,7 +472,8 @@ class VerifiableTracker:
         if truth.failure is None:
             assert truth.reference is not None
             track = replace(track, booked={**track.booked, domain: (entity.name, dict(act.booking), truth.reference)})
-            track = replace(track, told=track.told | {(domain, entity.name, "reference")})
+            if not act.silent:
+                track = replace(track, told=track.told | {(domain, entity.name, "reference")})
             if not self._right_booking(track, index) and self._as_said(track, domain, entity, act.booking):
                 # The words of the user left out or changed what its goal has.
                 track = replace(track, blocked=track.blocked | {domain})
