@@ -32,8 +32,8 @@ _MARKDOWN = re.compile(r"[*_#`>|]+|^\s*(?:-|\d+[.)])\s+", re.MULTILINE)
 
 _NOUNS = {
     "attraction": ("attraction", "attractions", "museum", "park", "sight", "sights", "entrance"),
-    "hotel": ("hotel", "hotels", "guesthouse", "guesthouses", "room", "rooms", "night", "nights", "stay", "lodging"),
-    "restaurant": ("restaurant", "restaurants", "table", "tables", "food", "cuisine", "eat", "dine"),
+    "hotel": ("hotel", "hotels", "guesthouse", "guesthouses", "room", "rooms", "night", "nights", "stay", "guests"),
+    "restaurant": ("restaurant", "restaurants", "table", "tables", "food", "cuisine", "eat", "eating", "dine"),
     "train": ("train", "trains", "ticket", "tickets", "journey", "depart", "leave", "leaving", "travel"),
 }
 _DOMAIN_OF = {noun: domain for domain, nouns in _NOUNS.items() for noun in nouns}
@@ -62,7 +62,7 @@ _UNKNOWN = re.compile(
     r"\bnot (?:have|know|list\w*|avail\w*|given|sure)\b|\bno (?:information|data|record)\b|\bunknown\b"
 )
 _MORE = re.compile(r"\b(?:anything|something|what) else\b|\bhelp (?:you )?(?:with )?(?:anything|something)\b")
-_REFERENCE = re.compile(r"\breference\b\W{0,3}(?:number|code|no|is|:|#|\W){0,6}\s*([A-Z0-9]{6,10})\b")
+_REFERENCE = re.compile(r"\b(?i:reference)\b\W{0,3}(?:(?i:number|code|no|is)\W{0,3}){0,3}([A-Z0-9]{6,10})\b")
 _PHONE = re.compile(r"\+?\d[\d \-()]{7,}\d")
 _POSTCODE = re.compile(r"\b([a-z]{1,2}\d{1,2}[a-z]?) ?(\d[a-z]{2})\b", re.IGNORECASE)
 _MONEY = re.compile(r"(?:£|gbp ?)\s?(\d+(?:\.\d{1,2})?)|\b(\d+(?:\.\d{1,2})?) (?:pounds?|gbp|quid)\b", re.IGNORECASE)
@@ -78,8 +78,8 @@ _QUESTIONS: tuple[tuple[str, re.Pattern[str], tuple[str, ...]], ...] = tuple(
         ("leaveAt", r"\b(?:time|when)\b.*\b(?:leav\w*|depart\w*|travel\w*|go)\b", ("train",)),
         ("departure", r"\b(?:where|which|what)\b.*\b(?:from|depart\w*)\b|\bdeparture (?:station|point|city)",
          ("train",)),
-        ("destination", r"\bwhere\b.*\b(?:to|going|head\w*)\b|\bto (?:where|which|what)\b|\bdestination\b"
-                        r"|\b(?:which|what) (?:station|town|city)\b.*\bto\b", ("train",)),
+        ("destination", r"\bwhere\b.*\b(?:going|head\w*|to go)\b|\bwhere\b.*\bto \?|\bto (?:where|which|what)\b"
+                        r"|\bdestination\b|\b(?:which|what) (?:station|town|city)\b.*\bto\b", ("train",)),
         ("time", r"\b(?:time|when)\b", ("restaurant",)),
         ("stay", r"\b(?:how many nights|how long|number of nights|length of)\b", ("hotel",)),
         ("people", r"\bhow many\b(?! (?:stars|nights))|\bnumber of (?:people|guests|tickets)\b|\bparty size\b",
@@ -288,9 +288,9 @@ class _Message:
         self, sentence: str, norm: str, entity: Entity, pending: set[str], *, named: bool
     ) -> Iterator[tuple[str, str | None]]:
         yield from self._identifiers(sentence, entity, pending)
-        yield from self._answers(norm.split(), entity, pending)
         if _ECHO.search(norm) and not named:
             return
+        yield from self._answers(norm.split(), entity, pending)
         context = Context(domain=entity.domain, offered=entity.name)
         for act in understand(sentence, self.vocabulary, context):
             if act.kind != "inform" or act.domain != entity.domain or act.slot in (None, "name") or act.value is None:
@@ -397,7 +397,7 @@ class _Message:
 _EXCLUSIVE: Mapping[str, tuple[str, ...]] = {
     "leaveAt": ("arriveBy",),
     "departure": ("leaveAt", "arriveBy"),
-    "destination": ("departure", "leaveAt", "arriveBy"),
+    "destination": ("leaveAt", "arriveBy"),
     "day": ("time", "leaveAt", "arriveBy"),
 }
 

@@ -20,7 +20,7 @@ from ugst_env.users.protocol import UserReply, UserRequest
 
 MAX_AGENT_TEXT = 4000
 """The most characters of a message that count; what is longer is cut."""
-MAX_OBSERVATION = 4000
+MAX_OBSERVATION = 10_000
 MAX_TOOL_CALLS = 8
 """The most tool calls from one message to the user to the next."""
 CHARSET = frozenset(string.printable) - frozenset("\t\r\x0b\x0c")

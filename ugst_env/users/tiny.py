@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import random
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -242,6 +243,7 @@ class Codec:
         self._names = {number: token for token, number in self.ids.items()}
         self.end = self.ids["<end>"]
         self._plain = lru_cache(maxsize=65536)(self._encode)
+        self._speakable = lru_cache(maxsize=65536)(self._is_speakable)
 
     def handles(self, goal: UserGoal) -> Handles:
         """The copy tokens of a goal; none with raw copying."""
@@ -263,10 +265,10 @@ class Codec:
     def _specials(self, *tokens: str) -> list[int]:
         return [self.ids[token] for token in tokens]
 
-    def words(self, text: str, handles: Handles, topic: str | None = None) -> list[int]:
+    def words(self, text: str, handles: Handles, topic: str | None = None, *, foreign: bool = False) -> list[int]:
         """Token ids of a text, the goal's values in it as copy tokens.
 
-        Angle brackets are dropped, so no text is a control token.
+        Angle brackets are dropped, so no text is a control token; with `foreign`, what is no word as well.
         """
         # A copy token has one form, and does not tell whether it is 1: number agreement is left to `read`.
         text = _FORMS.sub(
@@ -276,15 +278,34 @@ class Codec:
         at = 0
         for match in handles.pattern.finditer(text) if handles.pattern is not None else ():
             before = text[at : match.start()].rstrip()
+            before = self._known(before) if foreign else before
             if before:
                 ids += self._plain(before if at else " " + before)
             token, spelt = _best_token(handles.forms[match[0]], topic, text[match.end() : match.end() + 12])
             ids += self._specials(*(("<words>",) if spelt else ()), *_TOKEN.findall(token))
             at = match.end()
-        rest = text[at:]
+        rest = self._known(text[at:]) if foreign else text[at:]
         if rest:
             ids += self._plain(rest if at else " " + rest)
         return ids
+
+    def _known(self, text: str) -> str:
+        """The words of a text that the model can make sense of, no word twice in a row.
+
+        It has seen the words of clerks, and names and numbers. A string of letters that is neither leads it astray, up
+        to replies without end.
+        """
+        kept: list[str] = []
+        for word in text.split()[:MAX_HEARD_WORDS]:
+            if self._speakable(word) and word != (kept[-1] if kept else ""):
+                kept.append(word)
+        return (" " if kept and text[:1] == " " else "") + " ".join(kept)
+
+    def _is_speakable(self, word: str) -> bool:
+        if any(c.isdigit() for c in word):
+            return len(word) <= 16
+        letters = [c for c in word if c.isalpha()]
+        return letters in (["a"], ["i"], []) or (len(letters) > 1 and len(self._encode(" " + word)) <= 6)
 
     def goal(self, goal: UserGoal, *, states: bool) -> list[int]:
         """Token ids of the mode (whether goal states follow) and the goal."""
@@ -399,7 +420,8 @@ class Codec:
 
     def agent(self, text: str, handles: Handles, topic: str | None = None) -> list[int]:
         """Token ids of what the agent said."""
-        return [self.ids["<agent>"], *self.words(text[:400], handles, topic)]
+        text = unicodedata.normalize("NFKD", text[:400].translate(_QUOTES)).encode("ascii", "ignore").decode()
+        return [self.ids["<agent>"], *self.words(text, handles, topic, foreign=True)]
 
     def reply(self, text: str, handles: Handles, topic: str | None = None, *, end: bool) -> list[int]:
         """Token ids of a user reply, up to and with ``<end>``."""
@@ -498,6 +520,7 @@ class Codec:
         return " ".join("".join(parts).split())
 
 
+_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d\u2013\u2014", "''\"\"--")
 _ARTICLE = re.compile(r"\b(an?) (?=(\w+))", re.IGNORECASE)
 
 
@@ -520,6 +543,7 @@ def _sentence_case(text: str) -> str:
 
 SHIPPED = Path(__file__).parent.parent / "models" / "ugst-tiny"
 MAX_REPLY_TOKENS = 72
+MAX_HEARD_WORDS = 80
 MAX_TRACE_TOKENS = 64
 
 
