@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 # name: (module, configuration, what it does)
 STAGES = {
+    "play": ("ugst_env.play", "PlayConfig", "talk with a simulated user yourself, as its agent"),
     "collect": ("ugst_env.training.collect", "CollectConfig", "hold conversations for training"),
     "tiny": ("ugst_env.training.tiny", "TinyConfig", "train a small user model from scratch"),
     "sft": ("ugst_env.training.sft", "SFTStage", "fine-tune a user model on collected conversations"),

@@ -26,7 +26,7 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in text)
 
 
-def render_text(episode: Episode, *, colour: bool) -> str:
+def render_text(episode: Episode, *, colour: bool, width: int = WIDTH) -> str:
     """The conversation on the left, every goal component with status and cause on the right."""
     words = Text()
     for speaker, text in episode.conversation.messages():
@@ -40,11 +40,11 @@ def render_text(episode: Episode, *, colour: bool) -> str:
         if now.cause is not None:
             goal.append(f"  [{now.cause.value}]", style="red" if not now.served else "blue")
         goal.append("\n")
-    table = Table(width=WIDTH, expand=False)
+    table = Table(width=width, expand=False)
     table.add_column(f"conversation, turn {episode.turn} of at most {episode.max_turns}", ratio=3)
     table.add_column("goal state (hidden from the agent)", ratio=2)
     table.add_row(words, goal)
-    console = Console(file=StringIO(), width=WIDTH, force_terminal=colour, color_system="standard" if colour else None)
+    console = Console(file=StringIO(), width=width, force_terminal=colour, color_system="standard" if colour else None)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
