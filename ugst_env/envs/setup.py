@@ -1,4 +1,4 @@
-"""The arguments of `gym.make("UGST-v0", ...)`, and what they are turned into. Documented here, once."""
+"""The arguments of `gym.make("UGST-v0", ...)` and `"UGSTText-v0"`, and what they are turned into: here, once."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
             raise ValueError(f"num_envs must be a whole number >= 1, got {num_envs!r}")
         if max_episode_steps is not None:
-            raise ValueError("UGST-v0 limits conversations by max_turns; max_episode_steps is not accepted")
+            raise ValueError("UGST limits conversations by max_turns; max_episode_steps is not accepted")
         if render_mode not in (None, "ansi"):
             raise ValueError(f"render_mode of the vector env must be None or 'ansi', got {render_mode!r}")
         self.num_envs = int(num_envs)
