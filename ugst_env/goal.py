@@ -175,6 +175,11 @@ class UserGoal:
         """All components in a fixed order: profile, policy, then each objective, its requirements and preferences."""
         return tuple(self._walk())
 
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Where each component stands in `components`, by its id."""
+        return {component.id: k for k, component in enumerate(self.components)}
+
     def _walk(self) -> Iterator[Component]:
         for i, fact in enumerate(self.profile):
             yield Component(f"profile.{i}", Category.PROFILE, fact)
@@ -231,10 +236,12 @@ class GoalState:
         return cls(goal, tuple(ComponentState(START[c.category]) for c in goal.components))
 
     def __getitem__(self, component: str) -> ComponentState:
-        for known, state in zip(self.goal.components, self.states, strict=True):
-            if known.id == component:
-                return state
-        raise KeyError(f"no component {component!r}; this goal has {', '.join(c.id for c in self.goal.components)}")
+        return self.states[self._position(component)]
+
+    def _position(self, component: str) -> int:
+        if component not in self.goal.positions:
+            raise KeyError(f"no component {component!r}; this goal has {', '.join(self.goal.positions)}")
+        return self.goal.positions[component]
 
     def items(self) -> Iterator[tuple[Component, ComponentState]]:
         return zip(self.goal.components, self.states, strict=True)
@@ -249,22 +256,16 @@ class GoalState:
         ValueError
             If the category does not allow the move.
         """
-        states = list(self.states)
-        for k, known in enumerate(self.goal.components):
-            if known.id == component:
-                before, after = states[k], replace(states[k], **change)
-                if after.status is not before.status and (before.status, after.status) not in MOVES[known.category]:
-                    raise ValueError(
-                        f"{component} ({known.category.value}) cannot move "
-                        f"from {before.status.value} to {after.status.value}"
-                    )
-                if (before.cause is Cause.USER and after.cause is not Cause.USER) or (
-                    before.served and not after.served
-                ):
-                    raise ValueError(f"{component}: a fault of the user and a served component are final, got {change}")
-                states[k] = after
-                return GoalState(self.goal, tuple(states))
-        raise KeyError(f"no component {component!r}")
+        k = self._position(component)
+        known, before = self.goal.components[k], self.states[k]
+        after = replace(before, **change)
+        if after.status is not before.status and (before.status, after.status) not in MOVES[known.category]:
+            raise ValueError(
+                f"{component} ({known.category.value}) cannot move from {before.status.value} to {after.status.value}"
+            )
+        if (before.cause is Cause.USER and after.cause is not Cause.USER) or (before.served and not after.served):
+            raise ValueError(f"{component}: a fault of the user and a served component are final, got {change}")
+        return GoalState(self.goal, (*self.states[:k], after, *self.states[k + 1 :]))
 
     def changes(self, before: GoalState, turn: int) -> tuple[Transition, ...]:
         """The transitions that lead from `before` to this state, in component order."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields
+from functools import cached_property
 from math import isfinite
 
 from ugst_env.goal import START, Category, Component, GoalState, Status
@@ -51,9 +52,15 @@ class RewardWeights:
 
     def of(self, component: Component) -> float:
         """The relative weight of a component, 0 for profile and policy."""
-        if component.category in (Category.PROFILE, Category.POLICY):
-            return 0.0
-        return float(getattr(self, component.category.value))
+        return self._by_category.get(component.category, 0.0)
+
+    @cached_property
+    def _by_category(self) -> dict[Category, float]:
+        return {
+            Category.OBJECTIVE: float(self.objective),
+            Category.REQUIREMENT: float(self.requirement),
+            Category.PREFERENCE: float(self.preference),
+        }
 
 
 def _served_share(weights: RewardWeights, trusted: GoalState, state: GoalState) -> float:
@@ -61,8 +68,9 @@ def _served_share(weights: RewardWeights, trusted: GoalState, state: GoalState) 
     total = served = 0.0
     for component, judge, now in zip(state.goal.components, trusted.states, state.states, strict=True):
         if not judge.user_fault:
-            total += weights.of(component)
-            served += weights.of(component) * now.served
+            weight = weights.of(component)
+            total += weight
+            served += weight * now.served
     return served / total if total else 0.0
 
 

@@ -150,9 +150,9 @@ class BeliefState:
             return found
         return tuple(e for e in found if all(e.attributes.get(slot) != value for slot, value in ruled_out))
 
-    def next_candidate(self, domain: str, world: World, *, after_offer: bool) -> Entity | None:
-        """The entity to offer: the first that fits, or with `after_offer` the first not offered before, or None."""
+    def next_candidate(self, domain: str, fits: Iterable[Entity], *, after_offer: bool) -> Entity | None:
+        """The one of the `candidates` to offer: the first, or with `after_offer` the first not offered yet, or None."""
         skip = set(self.unbookable.get(domain, ()))
         if after_offer:
             skip |= {*self.passed.get(domain, ()), self.offered.get(domain, "")}
-        return next((entity for entity in self.candidates(domain, world) if entity.name not in skip), None)
+        return next((entity for entity in fits if entity.name not in skip), None)

@@ -95,10 +95,11 @@ class View:
 def look(belief: BeliefState, world: World) -> View:
     """Search the world with the belief, once per domain that the user raised."""
     raised = [domain for domain in DOMAINS if domain in belief.raised and domain in world.domains]
+    fits = {domain: belief.candidates(domain, world) for domain in raised}
     return View(
-        fits={domain: belief.candidates(domain, world) for domain in raised},
-        first={domain: belief.next_candidate(domain, world, after_offer=False) for domain in raised},
-        another={domain: belief.next_candidate(domain, world, after_offer=True) for domain in raised},
+        fits=fits,
+        first={domain: belief.next_candidate(domain, fits[domain], after_offer=False) for domain in raised},
+        another={domain: belief.next_candidate(domain, fits[domain], after_offer=True) for domain in raised},
     )
 
 
