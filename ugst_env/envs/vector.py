@@ -19,7 +19,7 @@ from ugst_env.envs.render import render_text
 from ugst_env.envs.setup import make_setup
 from ugst_env.envs.text import TextCore
 from ugst_env.goal import GoalState
-from ugst_env.users.protocol import ask
+from ugst_env.users.protocol import ask_each
 
 
 class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
@@ -161,13 +161,17 @@ class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         requests = [self.cores[k].request() for k in waiting]
         rngs = [rng for rng in (self._rngs[k] for k in restart) if rng is not None]
         openings = [self.cores[k].begin(rng, None) for k, rng in zip(restart, rngs, strict=True)]
-        replies = ask(self.setup.user, requests + openings) if requests or openings else []
-        for k, reply in zip(waiting + restart, replies, strict=True):
+        slots = waiting + restart
+        # A step is worked through as soon as its reply is there, while those of other slots may still be under way.
+        infos_of = {k: self._look(k, step) for k, step in steps.items() if k not in waiting}
+        for position, reply in ask_each(self.setup.user, requests + openings) if slots else ():
+            k = slots[position]
             steps[k] = self.cores[k].hear(reply)
+            infos_of[k] = self._look(k, steps[k])
         self._ended[restart] = False
         finals: dict[int, tuple[Any, dict[str, Any]]] = {}
         for k, step in sorted(steps.items()):
-            info = self._look(k, step)
+            info = infos_of[k]
             if k in restart:
                 infos = self._add_info(infos, info, k)
                 continue

@@ -15,9 +15,11 @@ import os
 import random
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -212,13 +214,25 @@ class ChatClient:
 
     def complete(self, requests: Sequence[ChatRequest]) -> list[Completion]:
         """Answer each request, in order. Nothing that a server does raises; it becomes an `error`."""
+        answers = dict(self.stream(requests))
+        return [answers[k] for k in range(len(answers))]
+
+    def stream(self, requests: Sequence[ChatRequest]) -> Iterator[tuple[int, Completion]]:
+        """Answer each request as ``(position, answer)``, in the order in which the answers come."""
         line = self._open()
-        future = asyncio.run_coroutine_threadsafe(self._all(requests, line), line.loop)
+        done: SimpleQueue[tuple[int, Future[Completion]]] = SimpleQueue()
+        futures: list[Future[Completion]] = []
         try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+            for k, request in enumerate(requests):
+                future = asyncio.run_coroutine_threadsafe(self._answer(request, line), line.loop)
+                future.add_done_callback(lambda future, k=k: done.put((k, future)))  # type: ignore[misc]
+                futures.append(future)
+            for _ in futures:
+                k, future = done.get()
+                yield k, future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
     def close(self) -> None:
         """Close all connections and end the thread; `complete` opens them again."""
@@ -237,7 +251,8 @@ class ChatClient:
                 self._hang_up = weakref.finalize(self, _close, line)
             return self._line
 
-    async def _all(self, requests: Sequence[ChatRequest], line: _Line) -> list[Completion]:
+    def _session(self, line: _Line) -> aiohttp.ClientSession:
+        """The connections, which have to be made within the event loop."""
         if line.session is None:
             line.session = aiohttp.ClientSession(
                 headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
@@ -245,8 +260,7 @@ class ChatClient:
                 timeout=aiohttp.ClientTimeout(total=self.timeout),
                 trust_env=self._proxies,
             )
-        work = [self._answer(request, line.session, line.slots) for request in requests]
-        return list(await asyncio.gather(*work))
+        return line.session
 
     def _body(self, request: ChatRequest) -> bytes:
         body = {
@@ -260,9 +274,7 @@ class ChatClient:
         }
         return json.dumps({name: value for name, value in body.items() if value is not None}).encode()
 
-    async def _answer(
-        self, request: ChatRequest, session: aiohttp.ClientSession, slots: asyncio.Semaphore
-    ) -> Completion:
+    async def _answer(self, request: ChatRequest, line: _Line) -> Completion:
         body = self._body(request)
         name = hashlib.sha256(self.base_url.encode() + b"\n" + body).hexdigest()
         if self._cache is not None and (known := self._cache.get(name)) is not None:
@@ -271,9 +283,9 @@ class ChatClient:
         reason = ""
         for attempt in range(self.attempts):
             try:
-                async with slots:
+                async with line.slots:
                     usage += Usage(calls=1)
-                    answer = await self._try(body, session)
+                    answer = await self._try(body, self._session(line))
             except _Passing as failure:
                 reason = str(failure)
                 if attempt + 1 < self.attempts:

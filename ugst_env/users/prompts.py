@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
+from functools import lru_cache
 
 from ugst_env.goal import Ask, Category, Cause, Component, GoalState, Objective, Status, UserGoal, Want
 from ugst_env.users.protocol import UserReply, UserRequest
@@ -65,6 +66,8 @@ Care: how you stay true to who you are and to your rules of talking.
 Then comes the message, alone."""
 
 
+# The same goal and the same words come up turn after turn, and a character at a time is slow.
+@lru_cache(maxsize=65536)
 def quote(text: str, *, limit: int = MAX_QUOTE) -> str:
     """Make foreign text harmless in a prompt: one line, at most `limit` characters, no brackets or controls."""
     text = "".join(c for c in text[: 4 * limit] if c.isspace() or unicodedata.category(c)[0] != "C")
@@ -93,6 +96,7 @@ def describe(component: Component) -> str:
     return quote(f"{content.kind}: {content.value}")
 
 
+@lru_cache(maxsize=4096)
 def system_prompt(goal: UserGoal, *, max_turns: int, steering: bool, trace: bool, repeat: bool = False) -> str:
     """The part of the prompt that stays the same throughout a conversation."""
     parts: dict[Category, list[str]] = {}
@@ -216,6 +220,7 @@ _TEMPLATE = re.compile(
 )
 
 
+@lru_cache(maxsize=65536)
 def without_control_tokens(text: str) -> str:
     """Text without what chat templates write around messages, for servers that tokenise messages as they are."""
     while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -72,7 +72,11 @@ class UserReply:
 
 
 class UserSimulator(Protocol):
-    """Anything that can play the user."""
+    """Anything that can play the user.
+
+    One that gets its replies one by one may have a method ``stream(requests)``, too: an iterator of ``(position,
+    reply)`` in the order in which the replies come. Then conversations go on while others still wait.
+    """
 
     def reply(self, requests: Sequence[UserRequest]) -> list[UserReply]:
         """Answer each request, in order."""
@@ -85,6 +89,33 @@ class UserSimulator(Protocol):
 
 def ask(user: UserSimulator, requests: Sequence[UserRequest]) -> list[UserReply]:
     """Ask the user simulator, turning whatever goes wrong with it into replies that say so."""
+    replies = dict(ask_each(user, requests))
+    return [replies[k] for k in range(len(requests))]
+
+
+def ask_each(user: UserSimulator, requests: Sequence[UserRequest]) -> Iterator[tuple[int, UserReply]]:
+    """Ask the user simulator, and yield each reply with its position as it comes.
+
+    Whatever goes wrong with the simulator becomes replies that say so, so that each request has one.
+    """
+    stream = getattr(user, "stream", None)
+    if stream is None:
+        yield from enumerate(_ask_all(user, requests))
+        return
+    waiting = dict.fromkeys(range(len(requests)))
+    problem = "the user model ended its replies early"
+    try:
+        for k, reply in stream(requests):
+            if k in waiting:
+                del waiting[k]
+                yield k, _checked(reply)
+    except Exception as error:
+        problem = f"the user model raised {type(error).__name__}: {error}"
+    for k in waiting:
+        yield k, UserReply("", error=problem)
+
+
+def _ask_all(user: UserSimulator, requests: Sequence[UserRequest]) -> list[UserReply]:
     try:
         replies = user.reply(requests)
     except Exception as error:
@@ -95,9 +126,10 @@ def ask(user: UserSimulator, requests: Sequence[UserRequest]) -> list[UserReply]
     if len(replies) != len(requests):
         problem = f"the user model gave {len(replies)} replies to {len(requests)} requests"
         return [UserReply("", error=problem) for _ in requests]
-    return [
-        reply
-        if isinstance(reply, UserReply)
-        else UserReply("", error=f"the user model must reply with UserReply objects, got {type(reply).__name__}")
-        for reply in replies
-    ]
+    return [_checked(reply) for reply in replies]
+
+
+def _checked(reply: object) -> UserReply:
+    if isinstance(reply, UserReply):
+        return reply
+    return UserReply("", error=f"the user model must reply with UserReply objects, got {type(reply).__name__}")

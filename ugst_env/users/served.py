@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ugst_env.models.served import ChatClient, ChatRequest
@@ -59,24 +59,26 @@ class ServedUser:
 
     def reply(self, requests: Sequence[UserRequest]) -> list[UserReply]:
         """Answer each request, in order; all are under way at once."""
-        chats = [
-            ChatRequest(
-                tuple((role, without_control_tokens(text)) for role, text in messages(request, trace=self.trace)),
-                seed=request.seed,
-                max_tokens=self._message_tokens + (self._trace_tokens if self.trace else 0),
-                temperature=self.temperature,
-                top_p=self.top_p,
-            )
-            for request in requests
-        ]
-        replies = []
-        for answer in self.client.complete(chats):
+        replies = dict(self.stream(requests))
+        return [replies[k] for k in range(len(replies))]
+
+    def stream(self, requests: Sequence[UserRequest]) -> Iterator[tuple[int, UserReply]]:
+        """Answer each request as ``(position, reply)``, in the order in which the replies come."""
+        for k, answer in self.client.stream([self._chat(request) for request in requests]):
             if answer.error is not None:
-                replies.append(UserReply("", error=answer.error, usage=answer.usage))
-                continue
-            told = read_reply(answer.text, finished=answer.finished, trace=self.trace)
-            replies.append(UserReply(told.text, told.end, told.trace, told.error, answer.usage))
-        return replies
+                yield k, UserReply("", error=answer.error, usage=answer.usage)
+            else:
+                told = read_reply(answer.text, finished=answer.finished, trace=self.trace)
+                yield k, UserReply(told.text, told.end, told.trace, told.error, answer.usage)
+
+    def _chat(self, request: UserRequest) -> ChatRequest:
+        return ChatRequest(
+            tuple((role, without_control_tokens(text)) for role, text in messages(request, trace=self.trace)),
+            seed=request.seed,
+            max_tokens=self._message_tokens + (self._trace_tokens if self.trace else 0),
+            temperature=self.temperature,
+            top_p=self.top_p,
+        )
 
     def forget(self, episodes: Sequence[str]) -> None:
         """Nothing is kept here; prefixes are the server's to remember."""
