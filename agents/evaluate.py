@@ -25,14 +25,16 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from ugst_env.envs.actions import ACTIONS
 from ugst_env.envs.setup import make_setup
-from ugst_env.envs.vector import UGSTVectorEnv
+from ugst_env.envs.vector import DialogueVectorEnv, UGSTTextVectorEnv, UGSTVectorEnv
 from ugst_env.goal import Category
 from ugst_env.users.protocol import UserSimulator
 
 Policy = Callable[[NDArray[np.float32], NDArray[np.int8]], NDArray[np.int64]]
 """Observations float32 (n, `OBSERVATION_SIZE`) and masks int8 (n, 44) to actions int64 (n,)."""
+
+Speaker = Callable[[Sequence[tuple[Any, Any]]], list[str]]
+"""``(info["messages"], info["tools"])`` of n conversations to n messages, for UGSTText-v0."""
 
 BOOTSTRAP_SAMPLES = 10_000
 
@@ -138,9 +140,10 @@ def bootstrap(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def evaluate(
-    policy: Policy,
+    policy: Policy | Speaker,
     *,
     name: str = "agent",
+    speaks: bool = False,
     goals: Any = "challenge:test",
     episodes: int | None = None,
     seeds: Sequence[int] = (1,),
@@ -153,9 +156,11 @@ def evaluate(
     Parameters
     ----------
     policy
-        Called with a batch of observations and masks.
+        Called with a batch of observations and masks; or, where it `speaks`, of conversations.
     name
         What to call the agent in the result.
+    speaks
+        Whether it acts on UGSTText-v0, in its own words, and not on UGST-v0.
     goals, **arguments
         Passed to the environment (`ugst_env.envs.setup.Setup`).
     episodes
@@ -185,7 +190,8 @@ def evaluate(
     plan = [(seed, goal) for seed in seeds for goal in range(count)]
     arguments["user"] = setup.user  # loaded once
     source = list(setup.fixed) if setup.fixed else setup.source
-    envs = UGSTVectorEnv(min(num_envs, len(plan)), autoreset_mode=AutoresetMode.DISABLED, goals=source, **arguments)
+    kind = UGSTTextVectorEnv if speaks else UGSTVectorEnv
+    envs = kind(min(num_envs, len(plan)), autoreset_mode=AutoresetMode.DISABLED, goals=source, **arguments)
     bar = tqdm(
         total=len(plan), desc=name, unit="episode", disable=not progress, mininterval=bar_interval(), leave=False
     )
@@ -198,13 +204,14 @@ def evaluate(
 
 
 def _play(
-    policy: Policy, envs: UGSTVectorEnv, plan: list[tuple[int, int]], indexed: bool, bar: tqdm[Any]
+    policy: Any, envs: DialogueVectorEnv, plan: list[tuple[int, int]], indexed: bool, bar: tqdm[Any]
 ) -> tuple[list[EpisodeRecord], int, float]:
     """Play the plan, refilling a slot as soon as its episode is over; return records, environment steps and seconds."""
     n, queue = envs.num_envs, deque(plan)
     playing: list[tuple[int, int] | None] = [None] * n
-    returns, turns = np.zeros(n), np.zeros(n, dtype=int)
-    masks = np.zeros((n, len(ACTIONS)), dtype=np.int8)
+    returns = np.zeros(n)
+    shown: list[dict[str, Any]] = [{} for _ in range(n)]
+    speaks = isinstance(envs, UGSTTextVectorEnv)
     over = np.ones(n, dtype=bool)
     records: list[EpisodeRecord] = []
     steps, begin = 0, time.perf_counter()
@@ -220,18 +227,23 @@ def _play(
             if indexed:
                 options["goals"] = [goal for _, goal in jobs]
             observations, infos = envs.reset(seed=[_episode_seed(*job) for job in jobs], options=options)
-            masks[over] = infos["action_mask"][over]
-            returns[over], turns[over] = 0.0, 0
-        observations, rewards, terminations, truncations, infos = envs.step(policy(observations, masks))
-        masks = infos["action_mask"]
+            returns[over] = 0.0
+            for k in np.flatnonzero(over):
+                shown[k] = _slot_info(infos, int(k))
+        if speaks:
+            actions = policy([(row["messages"], row["tools"]) for row in shown])
+        else:
+            actions = policy(observations, np.stack([row["action_mask"] for row in shown]))
+        observations, rewards, terminations, truncations, infos = envs.step(actions)
+        shown = [_slot_info(infos, k) for k in range(n)]
         steps += n
         returns += rewards
-        turns += 1
         over = terminations | truncations
         for k in np.flatnonzero(over):
             job = playing[k]
             if job is not None:
-                records.append(_record(job, float(returns[k]), int(turns[k]), _slot_info(infos, int(k))))
+                turns = sum(turn.agent is not None for turn in envs.cores[k].shown().conversation.turns)
+                records.append(_record(job, float(returns[k]), turns, shown[k]))
                 bar.update()
     records.sort(key=lambda record: (record.seed, record.goal))
     return records, steps, time.perf_counter() - begin
@@ -326,11 +338,11 @@ def print_table(table: Table) -> None:
     (console if console.is_terminal else Console(width=110)).print(table)
 
 
-AGENTS = ("random", "handcrafted", "ppo:PATH")
+AGENTS = ("random", "handcrafted", "ppo:PATH", "llm:MODEL")
 
 
-def find_policy(spec: str, *, seed: int = 1) -> tuple[str, Policy]:
-    """An agent's name and policy from what the command line calls it: one of `AGENTS`.
+def find_policy(spec: str, *, seed: int = 1) -> tuple[str, Policy | Speaker]:
+    """An agent's name and policy from what the command line calls it: one of `AGENTS`. An ``llm`` speaks.
 
     Raises
     ------
@@ -350,6 +362,10 @@ def find_policy(spec: str, *, seed: int = 1) -> tuple[str, Policy]:
         from agents.ppo import load_policy
 
         return "ppo", load_policy(Path(spec.removeprefix("ppo:")))
+    if spec.startswith("llm:") and len(spec) > len("llm:"):
+        from agents.llm import LLMAgent
+
+        return spec, LLMAgent(spec.removeprefix("llm:"), seed=seed)
     raise ValueError(f"unknown agent {spec!r}; accepted: {', '.join(AGENTS)}")
 
 
@@ -394,6 +410,7 @@ def main(argv: Sequence[str] | None = None, *, default_agents: Sequence[str] = (
             evaluate(
                 policy,
                 name=name,
+                speaks=name.startswith("llm:"),
                 user=user,
                 goals=options.goals,
                 episodes=options.episodes,
@@ -416,7 +433,7 @@ def main(argv: Sequence[str] | None = None, *, default_agents: Sequence[str] = (
 
 def _load(
     options: argparse.Namespace, parser: argparse.ArgumentParser
-) -> tuple[list[tuple[str, Policy]], UserSimulator]:
+) -> tuple[list[tuple[str, Policy | Speaker]], UserSimulator]:
     """Check what only a look at the disk can check, before any time is spent."""
     try:
         if options.json is not None and not options.json.parent.is_dir():

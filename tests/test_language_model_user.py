@@ -265,6 +265,8 @@ def test_broken_traces_are_read_as_well_as_may_be(raw: str, text: str | None) ->
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from agents.llm import LLMAgent  # noqa: E402
+from ugst_env.envs.text import UGSTTextEnv  # noqa: E402
 from ugst_env.users.language_model import ChatFormat, LanguageModelUser  # noqa: E402
 
 CHATML = (
@@ -428,6 +430,23 @@ def test_a_trace_is_asked_for_and_kept(folder: Path, monkeypatch: pytest.MonkeyP
     user = LanguageModelUser(folder, device="cpu", trace=True)
     monkeypatch.setattr(user.model, "generate", says(user, "<think>\nState: x\n</think>\nHi there."))
     assert user.reply([request()]) == [UserReply("Hi there.", trace="State: x")]
+
+
+def test_a_chat_model_is_an_agent(folder: Path) -> None:
+    """It says the same alone and in a batch, and what it can't read any more is cut at the front."""
+    agent = LLMAgent(f"hf:{folder}", max_new_tokens=12)
+    env = UGSTTextEnv(user="scripted", goals="challenge:val")
+    conversations = []
+    for seed in range(3):
+        _, info = env.reset(seed=seed)
+        conversations.append((info["messages"], info["tools"]))
+    together = agent(conversations)
+    assert together == [agent([conversation])[0] for conversation in conversations]
+    messages, tools = conversations[0]
+    long = [*messages, *({"role": role, "content": "no " * 900} for role in ("assistant", "user") * 4)]
+    assert isinstance(agent([(long, tools)])[0], str)
+    with pytest.raises(ValueError, match="a model is 'hf:<name>'"):
+        LLMAgent("gpt")
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("out of memory"), MemoryError(), FloatingPointError("nan")])

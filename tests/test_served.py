@@ -27,6 +27,8 @@ import torch
 
 pytest.importorskip("aiohttp", reason="served models need the extra: pip install ugst-env[served]")
 
+from agents.evaluate import evaluate
+from agents.llm import LLMAgent
 from ugst_env.dialogue.acts import AgentAct
 from ugst_env.envs.episode import Episode
 from ugst_env.envs.setup import vocabulary_of
@@ -320,6 +322,28 @@ def test_a_thousand_episodes_with_every_fifth_answer_at_fault(serve: Any) -> Non
     assert set(outcomes) == {"user_ended", "turn_limit", "model_error"}
     assert outcomes["model_error"] > 20
     assert calls <= len(server.seen)
+
+
+def test_a_served_model_is_an_agent_with_tools(serve: Any) -> None:
+    """Its prompt has the tools, a call of its own goes to the world and not to the user, and the result comes back."""
+
+    def respond(number: int, body: dict[str, Any]) -> Any:
+        if "Tool result" in body["messages"][-1]["content"]:
+            return 200, answer("There is one in the south. Which day would you like?")
+        call = '{"name": "search_restaurant", "arguments": {"area": "south"}}'
+        return 200, answer(call + "\nTool result: I make this up.")
+
+    server = serve(respond)
+    agent = LLMAgent("openai:m", base_url=server.url)
+    result = evaluate(agent, speaks=True, goals="challenge:val", episodes=6, num_envs=4, user="scripted", max_turns=3)
+    assert len(result.records) == 6
+    assert max(record.turns for record in result.records) <= 3
+    first, second = server.seen[0]["messages"], server.seen[4]["messages"]
+    assert "- book_hotel(name, people, day, stay): " in first[0]["content"]
+    assert [message["role"] for message in first] == ["system", "user"]
+    assert [message["role"] for message in second] == ["system", "user", "assistant", "user"]
+    assert json.loads(second[2]["content"])["name"] == "search_restaurant"
+    assert second[3]["content"].startswith('Tool result: {"count": ')
 
 
 # ------------------------------------------------------------------------------------------ a real server, real weights

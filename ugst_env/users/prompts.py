@@ -67,7 +67,7 @@ Then comes the message, alone."""
 
 
 # The same goal and the same words come up turn after turn, and a character at a time is slow.
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def quote(text: str, *, limit: int = MAX_QUOTE) -> str:
     """Make foreign text harmless in a prompt: one line, at most `limit` characters, no brackets or controls."""
     text = "".join(c for c in text[: 4 * limit] if c.isspace() or unicodedata.category(c)[0] != "C")
@@ -96,7 +96,7 @@ def describe(component: Component) -> str:
     return quote(f"{content.kind}: {content.value}")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def system_prompt(goal: UserGoal, *, max_turns: int, steering: bool, trace: bool, repeat: bool = False) -> str:
     """The part of the prompt that stays the same throughout a conversation."""
     parts: dict[Category, list[str]] = {}
@@ -220,7 +220,7 @@ _TEMPLATE = re.compile(
 )
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def without_control_tokens(text: str) -> str:
     """Text without what chat templates write around messages, for servers that tokenise messages as they are."""
     while True:
