@@ -27,10 +27,14 @@ ActType = TypeVar("ActType")
 
 
 class DialogueCore(Generic[ObsType, ActType]):
-    """One conversation slot: it turns actions into acts, episodes into observations and infos, and calls no model."""
+    """One conversation slot: it turns actions into acts, episodes into observations and infos, and calls no model.
+
+    `nothing` is what is observed where there is no conversation yet.
+    """
 
     observation_space: ClassVar[spaces.Space[Any]]
     action_space: ClassVar[spaces.Space[Any]]
+    nothing: ClassVar[Any]
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup

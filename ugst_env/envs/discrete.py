@@ -23,6 +23,7 @@ class ActCore(DialogueCore[Observation, int | np.int64]):
 
     observation_space = spaces.Box(0.0, 1.0, shape=(OBSERVATION_SIZE,), dtype=np.float32)
     action_space = spaces.Discrete(len(ACTIONS))
+    nothing = np.zeros(OBSERVATION_SIZE, dtype=np.float32)
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

@@ -51,6 +51,7 @@ class TextCore(DialogueCore[str, str]):
 
     observation_space = spaces.Text(MAX_OBSERVATION, min_length=0, charset=CHARSET)
     action_space = spaces.Text(MAX_AGENT_TEXT, min_length=0, charset=CHARSET)
+    nothing = ""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)

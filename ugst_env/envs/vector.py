@@ -72,7 +72,7 @@ class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self.cores = [self.core_type(self.setup) for _ in range(self.num_envs)]
         self._rngs: list[np.random.Generator | None] = [None] * self.num_envs
         self._ended = np.zeros(self.num_envs, dtype=bool)
-        self._observations: list[Any] = [None] * self.num_envs
+        self._observations: list[Any] = [self.core_type.nothing] * self.num_envs
 
     def _packed(self) -> Any:
         """The observations of all slots as one of `observation_space`."""
