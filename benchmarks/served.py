@@ -64,6 +64,24 @@ def _ours(url: str, calls: int) -> None:
     client.close()
 
 
+def _aiohttp(url: str, calls: int) -> None:
+    aiohttp = importlib.import_module("aiohttp")
+
+    async def main() -> None:
+        slots = asyncio.Semaphore(32)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def one() -> None:
+                async with slots:
+                    body = {"model": "m", "messages": _messages(), "seed": 1}
+                    async with session.post(f"{url}/chat/completions", json=body) as response:
+                        await response.json()
+
+            await asyncio.gather(*(one() for _ in range(calls)))
+
+    asyncio.run(main())
+
+
 def _sdk(url: str, calls: int) -> None:
     openai = importlib.import_module("openai")
 
@@ -104,7 +122,13 @@ def _messages() -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in REQUEST.messages]
 
 
-CLIENTS = {"ours (aiohttp)": _ours, "httpx2": _plain("httpx2"), "httpx": _plain("httpx"), "openai SDK": _sdk}
+CLIENTS = {
+    "ours (libcurl)": _ours,
+    "aiohttp": _aiohttp,
+    "httpx2": _plain("httpx2"),
+    "httpx": _plain("httpx"),
+    "openai SDK": _sdk,
+}
 
 
 def measure_clients(url: str, calls: int = 400) -> dict[str, float]:

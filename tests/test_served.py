@@ -17,6 +17,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("aiohttp", reason="served models need the extra: pip install ugst-env[served]")
+pytest.importorskip("pycurl", reason="served models need the extra: pip install ugst-env[served]")
 
 from agents.evaluate import evaluate
 from agents.llm import LLMAgent
@@ -59,6 +61,7 @@ class Server:
     def __init__(self, respond: Callable[[int, dict[str, Any]], Any]) -> None:
         self.respond = respond
         self.seen: list[dict[str, Any]] = []
+        self.connections = 0
         self.headers: list[str] = []
         ready = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._run(ready)))
@@ -75,6 +78,7 @@ class Server:
         server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -233,17 +237,45 @@ def test_the_key_stands_in_no_repr_and_survives_pickling(serve: Any) -> None:
     assert copy.client.complete([ASKED])[0].text == "Hi."
 
 
-def test_close_ends_the_thread(serve: Any) -> None:
+def test_connections_are_kept_until_they_are_closed(serve: Any) -> None:
     server = serve(lambda number, body: (200, answer("Hi.")))
-    before = set(threading.enumerate())
     chat = client(server)
-    for _ in range(2):
-        assert chat.complete([ASKED])[0].text == "Hi."
-        (thread,) = set(threading.enumerate()) - before
-        chat.close()
-        chat.close()
-        thread.join(5)
-        assert not thread.is_alive()
+    for _ in range(3):
+        assert [answered.text for answered in chat.complete([ASKED] * 4)] == ["Hi."] * 4
+    assert server.connections <= 4
+    chat.close()
+    chat.close()
+    assert chat.complete([ASKED])[0].text == "Hi."
+    assert server.connections <= 5
+
+
+def test_answers_come_as_they_are_ready(serve: Any) -> None:
+    """A slow one holds nobody up; a stream that is left, or one within another, disturbs no other call."""
+    server = serve(lambda number, body: (200, answer("Hi.")) if body["seed"] else "hang")
+    chat = client(server, timeout=0.5, attempts=1)
+    asked = [replace(ASKED, seed=k) for k in (0, 1, 2)]
+    positions = []
+    for k, answered in chat.stream(asked):
+        positions.append(k)
+        assert (answered.error is None) == (k > 0)
+        if k == 1:
+            next(chat.stream(asked[1:]))
+            assert chat.complete(asked[1:])[1].text == "Hi."
+    assert sorted(positions[:2]) == [1, 2]
+    assert positions[2] == 0
+
+
+def test_threads_and_forks_have_connections_of_their_own(serve: Any) -> None:
+    server = serve(lambda number, body: (200, answer(f"{body['seed']}")))
+    chat = client(server)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda k: chat.complete([replace(ASKED, seed=k)] * 3)[2].text, range(24)))
+    assert found == [str(k) for k in range(24)]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if chat.complete([replace(ASKED, seed=99)])[0].text == "99" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert chat.complete([replace(ASKED, seed=7)])[0].text == "7"
 
 
 @pytest.mark.parametrize(

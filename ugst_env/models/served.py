@@ -1,29 +1,28 @@
 """Chat models behind an OpenAI-compatible endpoint: vLLM, SGLang, llama.cpp, Ollama, `transformers serve`, hosted ones.
 
-`ChatClient.complete` takes a batch and returns when all of it is answered. Inside, the requests run at once on an event
-loop of their own thread, over connections that are kept. What can pass (429, 5xx, time-outs, broken answers) is tried
-again with back-off; what can't becomes the `error` of that one answer. The key is sent to the server and stands nowhere
-else: not in the cache, nor in a repr or an error.
+`ChatClient.complete` takes a batch and returns when all of it is answered; `stream` yields the answers as they come.
+The requests run at once, over connections that are kept, by libcurl's multi interface: asynchronous clients written in
+Python take four times as much CPU time per call, or more (`benchmarks/served.py`). What can pass (429, 5xx, time-outs,
+broken answers) is tried again with back-off; what can't becomes the `error` of that one answer. The key is sent to the
+server and stands nowhere else: not in the cache, nor in a repr or an error.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import heapq
 import json
 import os
 import random
-import threading
-import weakref
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
+import certifi
+import pycurl
 from diskcache import Cache, JSONDisk
 
 HOSTED = "https://api.openai.com/v1"
@@ -109,6 +108,9 @@ class Completion:
     finished: bool = True
     usage: Usage = Usage()
     error: str | None = None
+
+
+_ABANDONED: list[_Line] = []
 
 
 class _Passing(Exception):
@@ -198,69 +200,123 @@ class ChatClient:
         return f"ChatClient({self.model!r}, base_url={self.base_url!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in self.__dict__.items() if name not in ("_lock", "_line", "_hang_up", "_cache")
-        }
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lines", "_cache")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start()
 
     def _start(self) -> None:
-        self._lock = threading.Lock()
-        self._line: _Line | None = None
-        self._hang_up: weakref.finalize[..., ChatClient] | None = None
+        self._process = os.getpid()
+        self._lines: list[_Line] = []
         self._cache = Cache(str(self._folder), disk=JSONDisk, eviction_policy="none") if self._folder else None
 
     def complete(self, requests: Sequence[ChatRequest]) -> list[Completion]:
         """Answer each request, in order. Nothing that a server does raises; it becomes an `error`."""
         answers = dict(self.stream(requests))
-        return [answers[k] for k in range(len(answers))]
+        return [answers[k] for k in range(len(requests))]
 
     def stream(self, requests: Sequence[ChatRequest]) -> Iterator[tuple[int, Completion]]:
         """Answer each request as ``(position, answer)``, in the order in which the answers come."""
-        line = self._open()
-        done: SimpleQueue[tuple[int, Future[Completion]]] = SimpleQueue()
-        futures: list[Future[Completion]] = []
+        jobs = []
+        for k, request in enumerate(requests):
+            body = self._body(request)
+            name = hashlib.sha256(self.base_url.encode() + b"\n" + body).hexdigest()
+            if self._cache is not None and (known := self._cache.get(name)) is not None:
+                yield k, Completion(known["text"], known["finished"], Usage(cached=1))
+            else:
+                jobs.append(_Job(k, name, body))
+        if not jobs:
+            return
+        line = self._line()
+        # (when, position, job): what waits for its first or its next try.
+        queue = [(0.0, job.position, job) for job in jobs]
         try:
-            for k, request in enumerate(requests):
-                future = asyncio.run_coroutine_threadsafe(self._answer(request, line), line.loop)
-                future.add_done_callback(lambda future, k=k: done.put((k, future)))  # type: ignore[misc]
-                futures.append(future)
-            for _ in futures:
-                k, future = done.get()
-                yield k, future.result()
+            while queue or line.busy:
+                now = time.monotonic()
+                while queue and queue[0][0] <= now and len(line.busy) < self.concurrency:
+                    self._send(heapq.heappop(queue)[2], line)
+                for job in line.finished(queue[0][0] - now if queue else 1.0):
+                    answer, wait = self._outcome(job)
+                    if answer is None:
+                        heapq.heappush(queue, (time.monotonic() + wait, job.position, job))
+                    else:
+                        yield job.position, answer
         finally:
-            for future in futures:
-                future.cancel()
+            line.drop()
+            self._lines.append(line)
 
     def close(self) -> None:
-        """Close all connections and end the thread; `complete` opens them again."""
-        with self._lock:
-            self._line = None
-            if self._hang_up is not None:
-                self._hang_up()
+        """Close all connections that are not in use; `complete` opens them again."""
+        while self._lines and self._process == os.getpid():
+            self._lines.pop().close()
 
-    def _open(self) -> _Line:
-        if self._line is not None and self._line.process != os.getpid():
-            self._start()  # A fork takes neither threads nor locks nor connections along.
-        with self._lock:
-            if self._line is None:
-                self._line = line = _Line(asyncio.new_event_loop(), asyncio.Semaphore(self.concurrency), os.getpid())
-                threading.Thread(target=_run, args=(line.loop,), name=f"served {self.model}", daemon=True).start()
-                self._hang_up = weakref.finalize(self, _close, line)
-            return self._line
+    def _line(self) -> _Line:
+        """Connections for one call of `stream`: several threads, or a call within another, have their own."""
+        if self._process != os.getpid():
+            # A fork must not speak, not even to say goodbye, on connections that its parent goes on with.
+            _ABANDONED.extend(self._lines)
+            self._start()
+        return self._lines.pop() if self._lines else _Line(self.concurrency)
 
-    def _session(self, line: _Line) -> aiohttp.ClientSession:
-        """The connections, which have to be made within the event loop."""
-        if line.session is None:
-            line.session = aiohttp.ClientSession(
-                headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(total=self.timeout),
-                trust_env=self._proxies,
-            )
-        return line.session
+    def _new_handle(self) -> pycurl.Curl:
+        handle = pycurl.Curl()
+        handle.setopt(pycurl.URL, f"{self.base_url}/chat/completions")
+        headers = ["Content-Type: application/json", "Expect:"]
+        handle.setopt(pycurl.HTTPHEADER, [*headers, f"Authorization: Bearer {self._key}"] if self._key else headers)
+        handle.setopt(pycurl.TIMEOUT_MS, max(1, int(1000 * self.timeout)))
+        handle.setopt(pycurl.NOSIGNAL, 1)
+        handle.setopt(pycurl.CAINFO, certifi.where())
+        if not self._proxies:
+            handle.setopt(pycurl.NOPROXY, "*")
+        return handle
+
+    def _send(self, job: _Job, line: _Line) -> None:
+        job.tries += 1
+        job.usage += Usage(calls=1)
+        job.answer.clear()
+        job.wait = 0.0
+        handle = line.free.pop() if line.free else self._new_handle()
+        handle.setopt(pycurl.POSTFIELDS, job.body)
+        handle.setopt(pycurl.WRITEFUNCTION, job.write)
+        handle.setopt(pycurl.HEADERFUNCTION, job.header)
+        line.begin(handle, job)
+
+    def _outcome(self, job: _Job) -> tuple[Completion | None, float]:
+        """The answer of a job whose try is over; or None, and how many seconds to wait before the next."""
+        try:
+            answer = self._judge(job)
+        except _Passing as failure:
+            if job.tries < self.attempts:
+                drawn = random.uniform(0, self.backoff * 2 ** (job.tries - 1))
+                return None, min(max(drawn, failure.wait), _LONGEST_WAIT)
+            return Completion(usage=job.usage, error=f"{failure} (tried {self.attempts} times)"), 0.0
+        if answer.error is None and self._cache is not None:
+            self._cache.set(job.name, {"text": answer.text, "finished": answer.finished})
+        return Completion(answer.text, answer.finished, job.usage + answer.usage, answer.error), 0.0
+
+    def _judge(self, job: _Job) -> Completion:
+        """What one try came to.
+
+        Raises
+        ------
+        _Passing
+            If another try may help.
+        """
+        if len(job.answer) > MAX_BODY:
+            raise _Passing(f"the server's answer is longer than {MAX_BODY} bytes")
+        if job.failure is not None:
+            code, told = job.failure
+            if code == pycurl.E_OPERATION_TIMEDOUT:
+                raise _Passing(f"the server gave no answer within {self.timeout:g} s")
+            raise _Passing(f"the connection failed ({self._safe(told)})")
+        text = job.answer.decode("utf-8", errors="replace")
+        if job.status == 200:
+            return self._read(text)
+        told = f"the server answered HTTP {job.status}: {self._safe(_message(text))}"
+        if job.status in _PASSING or job.status >= 500:
+            raise _Passing(told, job.wait)
+        return Completion(error=told)
 
     def _body(self, request: ChatRequest) -> bytes:
         body = {
@@ -273,60 +329,6 @@ class ChatClient:
             **self._options,
         }
         return json.dumps({name: value for name, value in body.items() if value is not None}).encode()
-
-    async def _answer(self, request: ChatRequest, line: _Line) -> Completion:
-        body = self._body(request)
-        name = hashlib.sha256(self.base_url.encode() + b"\n" + body).hexdigest()
-        if self._cache is not None and (known := self._cache.get(name)) is not None:
-            return Completion(known["text"], known["finished"], Usage(cached=1))
-        usage = Usage()
-        reason = ""
-        for attempt in range(self.attempts):
-            try:
-                async with line.slots:
-                    usage += Usage(calls=1)
-                    answer = await self._try(body, self._session(line))
-            except _Passing as failure:
-                reason = str(failure)
-                if attempt + 1 < self.attempts:
-                    drawn = random.uniform(0, self.backoff * 2**attempt)
-                    await asyncio.sleep(min(max(drawn, failure.wait), _LONGEST_WAIT))
-                continue
-            if answer.error is None and self._cache is not None:
-                self._cache.set(name, {"text": answer.text, "finished": answer.finished})
-            return Completion(answer.text, answer.finished, usage + answer.usage, answer.error)
-        return Completion(usage=usage, error=f"{reason} (tried {self.attempts} times)")
-
-    async def _try(self, body: bytes, session: aiohttp.ClientSession) -> Completion:
-        """One HTTP request.
-
-        Raises
-        ------
-        _Passing
-            If another try may help.
-        """
-        url, headers = f"{self.base_url}/chat/completions", {"Content-Type": "application/json"}
-        try:
-            async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-                parts: list[bytes] = []
-                size = 0
-                async for part in response.content.iter_any():
-                    parts.append(part)
-                    size += len(part)
-                    if size > MAX_BODY:
-                        raise _Passing(f"the server's answer is longer than {MAX_BODY} bytes")
-                status, wait = response.status, _seconds(response.headers.get("Retry-After"))
-        except (TimeoutError, asyncio.TimeoutError):
-            raise _Passing(f"the server gave no answer within {self.timeout:g} s") from None
-        except (aiohttp.ClientError, OSError) as failure:
-            raise _Passing(f"the connection failed ({self._safe(type(failure).__name__, str(failure))})") from None
-        text = b"".join(parts).decode("utf-8", errors="replace")
-        if status == 200:
-            return self._read(text)
-        told = f"the server answered HTTP {status}: {self._safe(_message(text))}"
-        if status in _PASSING or status >= 500:
-            raise _Passing(told, wait)
-        return Completion(error=told)
 
     def _read(self, text: str) -> Completion:
         try:
@@ -355,34 +357,84 @@ class ChatClient:
 
 
 @dataclass
+class _Job:
+    """A request on its way: what is sent, and what the newest try has brought so far."""
+
+    position: int
+    name: str
+    body: bytes
+    tries: int = 0
+    usage: Usage = Usage()
+    answer: bytearray = field(default_factory=bytearray)
+    status: int = 0
+    failure: tuple[int, str] | None = None
+    wait: float = 0.0
+
+    def write(self, data: bytes) -> int | None:
+        self.answer += data
+        return None if len(self.answer) <= MAX_BODY else -1
+
+    def header(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"retry-after":
+            self.wait = _seconds(value.decode("latin-1").strip())
+
+
 class _Line:
-    """An event loop in a thread of its own, and the connections that live there."""
+    """The connections of one thread, and the tries that are under way on them."""
 
-    loop: asyncio.AbstractEventLoop
-    slots: asyncio.Semaphore
-    process: int
-    session: aiohttp.ClientSession | None = None
+    def __init__(self, concurrency: int) -> None:
+        self.multi = pycurl.CurlMulti()
+        self.multi.setopt(pycurl.M_MAXCONNECTS, concurrency)
+        self.free: list[pycurl.Curl] = []
+        self.busy: dict[pycurl.Curl, _Job] = {}
 
-    async def hang_up(self) -> None:
-        if self.session is not None:
-            await self.session.close()
-            self.session = None
+    def begin(self, handle: pycurl.Curl, job: _Job) -> None:
+        self.busy[handle] = job
+        self.multi.add_handle(handle)
+
+    def finished(self, longest: float) -> list[_Job]:
+        """The jobs whose try is over; waits for one, but no longer than `longest` seconds."""
+        done = self._collect()
+        if not done:
+            if self.busy:
+                self.multi.select(min(max(longest, 0.0), 1.0))
+            elif longest > 0:
+                time.sleep(longest)
+            done = self._collect()
+        return done
+
+    def _collect(self) -> list[_Job]:
+        self.multi.perform()
+        done = []
+        more = True
+        while more:
+            left, good, bad = self.multi.info_read()
+            for handle, failure in [*((h, None) for h in good), *((h, (code, text)) for h, code, text in bad)]:
+                job = self.busy.pop(handle)
+                job.status, job.failure = handle.getinfo(pycurl.RESPONSE_CODE), failure
+                self.multi.remove_handle(handle)
+                self.free.append(handle)
+                done.append(job)
+            more = left > 0
+        return done
+
+    def drop(self) -> None:
+        """Give up on whatever is under way."""
+        for handle in self.busy:
+            self.multi.remove_handle(handle)
+            handle.close()
+        self.busy.clear()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.drop()
+        for handle in self.free:
+            handle.close()
+        self.multi.close()
 
 
-def _close(line: _Line) -> None:
-    if line.process == os.getpid() and line.loop.is_running():
-        asyncio.run_coroutine_threadsafe(line.hang_up(), line.loop).result(timeout=5)
-        line.loop.call_soon_threadsafe(line.loop.stop)
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
-
-
-def _seconds(header: str | None) -> float:
+def _seconds(header: str) -> float:
     try:
         return max(0.0, float(header or 0))
     except ValueError:
