@@ -236,7 +236,8 @@ class ChatClient:
                 now = time.monotonic()
                 while queue and queue[0][0] <= now and len(line.busy) < self.concurrency:
                     self._send(heapq.heappop(queue)[2], line)
-                for job in line.finished(queue[0][0] - now if queue else 1.0):
+                room = len(line.busy) < self.concurrency
+                for job in line.finished(queue[0][0] - now if queue and room else 1.0):
                     answer, wait = self._outcome(job)
                     if answer is None:
                         heapq.heappush(queue, (time.monotonic() + wait, job.position, job))
