@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import re
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -142,6 +142,8 @@ class _Reading:
         self.context = context
         self.tokens = tokenize(text)
         self.norm = " ".join(self.tokens)
+        # Most utterances hold no number, and a third of all patterns look for one.
+        self.numbers = "one" in self.tokens or any(c.isdigit() for c in self.norm)
         self.offsets = []
         at = 0
         for token in self.tokens:
@@ -269,6 +271,8 @@ class _Reading:
         return all(end <= s or start >= e for s, e in self.claimed)
 
     def _find_times(self) -> None:
+        if not self.numbers and "noon" not in self.norm and "mid" not in self.norm:
+            return
         for match in patterns.TIME.finditer(self.norm):
             if self._free(match.start(), match.end()):
                 clock = _clock(match)
@@ -287,6 +291,20 @@ class _Reading:
                     self.anchors.append(_Anchor(match.start(), domains[0], False))
 
         booked = ("hotel", "restaurant", "train")
+        if self.numbers:
+            self._find_amounts(note, booked)
+        for match in patterns.ONE_PERSON.finditer(self.norm):
+            if "travel" in match[0]:
+                # "I'm travelling alone" is no sign of a train.
+                self.anchors = [a for a in self.anchors if not match.start() <= a.start < match.end()]
+            note(match, "people", "1", booked)
+        for match in patterns.TWO_PEOPLE.finditer(self.norm):
+            if not any(m.slot == "people" for m in self.mentions):
+                note(match, "people", "2", booked)
+
+    def _find_amounts(
+        self, note: Callable[[re.Match[str], str, str, tuple[str, ...]], None], booked: tuple[str, ...]
+    ) -> None:
         for pattern in patterns.STARS:
             for match in pattern.finditer(self.norm):
                 note(match, "stars", _number(match[1]), ("hotel",))
@@ -306,14 +324,6 @@ class _Reading:
                     continue  # "For 3", to the question for how many nights.
                 if _number(match[1]) != "0":
                     note(match, "people", _number(match[1]), booked)
-        for match in patterns.ONE_PERSON.finditer(self.norm):
-            if "travel" in match[0]:
-                # "I'm travelling alone" is no sign of a train.
-                self.anchors = [a for a in self.anchors if not match.start() <= a.start < match.end()]
-            note(match, "people", "1", booked)
-        for match in patterns.TWO_PEOPLE.finditer(self.norm):
-            if not any(m.slot == "people" for m in self.mentions):
-                note(match, "people", "2", booked)
 
     # ................................................................................................ resolving domains
 

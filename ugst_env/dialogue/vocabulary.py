@@ -87,6 +87,10 @@ _CONTRACTIONS = (
     ),
     (re.compile(r"\s?'s\b"), "s"),
 )
+# A text without any of this has no contraction.
+_CONTRACTED = re.compile(
+    r"'|\b(?:ca|can|wo|do|does|did|is|are|was|were|would|should|could|has|have)\s?nt\b|cannot|\bi\s?m\b|whats|thats"
+)
 _TOKEN = re.compile(r"\d{1,2}:\d{2}(?!\d)|[^\W\d_]+\d+|\d+|[^\W\d_]+|[.,;!?]")
 
 
@@ -106,9 +110,10 @@ def tokenize(text: str) -> list[str]:
     text = text.lower().translate(_APOSTROPHES)
     text = _MERIDIEM.sub(r"\1m", text)
     text = _DOTTED_TIME.sub(r"\1:\2", text)
-    for pattern, written_out in _CONTRACTIONS:
-        text = pattern.sub(written_out, text)
-    text = text.replace("'", "")
+    if _CONTRACTED.search(text):
+        for pattern, written_out in _CONTRACTIONS:
+            text = pattern.sub(written_out, text)
+        text = text.replace("'", "")
     tokens: list[str] = []
     for token in _TOKEN.findall(text):
         if token in _UNITS or token == "one":

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from random import Random
 
 from ugst_env.dialogue.acts import DONTCARE, UserAct
@@ -334,6 +335,7 @@ _EVENTS = tuple(
 )
 
 
+@lru_cache(maxsize=1024)  # One message is held against every fact.
 def _plain(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold()
     return " ".join(folded.split())
