@@ -420,3 +420,73 @@ def test_banned_tokens_are_never_drawn(weights: Any) -> None:
     replies = model.generate([banned, other], max_new_tokens=12, temperature=1.0)
     assert not set(replies[0]) & set(free)
     assert replies[1] == free
+
+
+# ------------------------------------------------------------------------------------------------------------- scoring
+
+
+@torch.inference_mode()
+def plain_scores(model: Any, prompt: Prompt, tails: list[list[int]], labels: list[int]) -> Any:
+    """What the scores must be: each branch by a forward pass over the whole text."""
+    rows = [model(input_ids=torch.tensor([[*prompt.ids, *tail]])).logits[0, -1].log_softmax(-1) for tail in tails]
+    return torch.stack(rows)[:, labels].double().numpy()
+
+
+def some_tails(count: int, seed: int = 0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [[int(i) for i in rng.integers(6, VOCABULARY, size=rng.integers(1, 9))] for _ in range(count)]
+
+
+@pytest.mark.parametrize("options", [{}, {"prefill_tokens": 16}, {"cache_bytes": 1}, {"max_length": 80}])
+def test_scores_are_those_of_whole_texts(weights: Any, options: dict[str, Any]) -> None:
+    """Whatever is cached, packed together or read in parts."""
+    model, labels = causal(weights, **options), [7, 8, 50]
+    batch = prompts(5)
+    tails = [some_tails(k % 4 * 5, seed=k) for k in range(5)]
+    for _ in range(2):
+        found = model.score(batch, tails, labels)
+        for prompt, branches, scores in zip(batch, tails, found, strict=True):
+            assert scores.shape == (len(branches), 3)
+            if branches:
+                np.testing.assert_allclose(scores, plain_scores(weights, prompt, branches, labels), atol=1e-4)
+    grown = [Prompt(p.key, (*p.ids, 9, 10, 11), p.seed) for p in batch]
+    for prompt, branches, scores in zip(grown, tails, model.score(grown, tails, labels), strict=True):
+        if branches:
+            np.testing.assert_allclose(scores, plain_scores(weights, prompt, branches, labels), atol=1e-4)
+
+
+def test_scoring_leaves_replies_as_they_are(weights: Any) -> None:
+    batch = prompts(4)
+    model = causal(weights)
+    expected = causal(weights).generate(batch, **OPTIONS)
+    model.score(batch, [some_tails(3)] * 4, [7])
+    assert model.generate(batch, **OPTIONS) == expected
+    model.score(batch, [some_tails(3)] * 4, [7])
+    assert model.generate(batch, **OPTIONS) == expected
+
+
+def test_what_is_known_is_not_read_again(weights: Any) -> None:
+    model, read = causal(weights), []
+    run = model._run
+    model._run = lambda ids, *rest: read.append(len(ids)) or run(ids, *rest)  # type: ignore[method-assign,func-returns-value]
+    prompt, tails = prompts(1, low=50)[0], [[7, 8], [9]]
+    model.score([prompt], [tails], [7])
+    model.score([Prompt(prompt.key, (*prompt.ids, 20, 21), 0)], [tails], [7])
+    assert read == [len(prompt.ids), 3, 2, 3]
+
+
+def test_scores_without_the_cache(weights: Any) -> None:
+    model = causal(weights)
+    model.why_not = "for the sake of this test"
+    prompt, tails = prompts(1)[0], some_tails(3)
+    np.testing.assert_allclose(
+        model.score([prompt], [tails], [7, 8])[0], plain_scores(weights, prompt, tails, [7, 8]), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("tails", "told"), [([[]], "got 0 to 0"), ([[7] * 400], "must have 1 to"), ([[VOCABULARY]], "token ids outside")]
+)
+def test_branches_that_cannot_be_scored(weights: Any, tails: list[list[int]], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        causal(weights).score(prompts(1), [tails], [7])

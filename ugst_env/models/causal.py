@@ -412,6 +412,127 @@ class CausalModel:
                         raise
         return [row.reply or [] for row in rows]
 
+    @torch.inference_mode()
+    def score(
+        self, prompts: Sequence[Prompt], branches: Sequence[Sequence[Sequence[int]]], labels: Sequence[int]
+    ) -> list[npt.NDArray[np.float64]]:
+        """How likely single tokens are behind several continuations of each prompt. No text is generated.
+
+        The prompt itself is read once, and what its key has in common with an earlier call not even that. All branches
+        are read at once: each sees the prompt and itself.
+
+        Parameters
+        ----------
+        prompts
+            What the branches have in common; seeds and bans do not matter.
+        branches
+            For each prompt the token ids of its continuations, none of them empty.
+        labels
+            The token ids to score.
+
+        Returns
+        -------
+        list of array
+            For each prompt float64 ``[branches, labels]``, log-probabilities over the whole vocabulary.
+
+        Raises
+        ------
+        ValueError
+            If a prompt or a branch is empty, too long, or holds an unknown token id.
+        FloatingPointError
+            If the model's logits are not finite.
+        """
+        rows = []
+        for prompt, tails in zip(prompts, branches, strict=True):
+            longest = max(map(len, tails), default=0)
+            if not all(tails) or len(prompt.ids) + longest > self.max_length:
+                raise ValueError(
+                    f"the branches of {prompt.key!r} must have 1 to {self.max_length - len(prompt.ids)} tokens, "
+                    f"got {min(map(len, tails), default=0)} to {longest}"
+                )
+            self._row(Prompt("", tuple(i for tail in tails for i in tail) or (0,), 0), 1)
+            rows.append(self._row(prompt, max(1, sum(map(len, tails)))))
+        forks = {
+            id(row): [np.asarray(tail, dtype=np.int64) for tail in tails]
+            for row, tails in zip(rows, branches, strict=True)
+        }
+        found: dict[int, list[torch.Tensor]] = {id(row): [] for row in rows}
+        with self._ready():
+            for batch in self._batches(rows) if self.reuses_cache else ():
+                try:
+                    names = self._assign(batch)
+                    self._prefill(sorted(batch, key=lambda row: row.slot))
+                    for row, logits in self._fork(batch, forks):
+                        found[id(row)].append(logits)
+                except BaseException:
+                    self.clear()
+                    raise
+                for name, row in names.items():
+                    self._cached[name].ids = row.ids
+                self.forget([name for name, row in names.items() if name != row.prompt.key])
+            for row in rows if not self.reuses_cache else ():
+                for tail in forks[id(row)]:
+                    whole = torch.from_numpy(np.concatenate([row.ids, tail]))[None].to(self.device)
+                    found[id(row)].append(self.model(input_ids=whole, use_cache=False).logits[0, -1])
+        scores = []
+        for row in rows:
+            if not found[id(row)]:
+                scores.append(np.empty((0, len(labels))))
+                continue
+            told = torch.stack(found[id(row)]).float().log_softmax(-1)[:, list(labels)]
+            if not bool(torch.isfinite(told).all()):
+                raise FloatingPointError("the model's logits are not finite")
+            scores.append(told.double().cpu().numpy())
+        return scores
+
+    def _fork(self, rows: Sequence[_Row], forks: dict[int, list[Ids]]) -> Iterator[tuple[_Row, torch.Tensor]]:
+        """Read all branches behind rows whose prompts are read; yield each branch's last logits, row by row in order.
+
+        Branches stand behind one another in their row's slot, and are overwritten by whatever comes next.
+        """
+        pieces: list[tuple[_Row, list[Ids]]] = []
+        filled = 0
+
+        def read() -> Iterator[tuple[_Row, torch.Tensor]]:
+            packed, positions, masks, ids, owners, lasts = [], [], [], [], [], []
+            at = 0
+            for row, tails in pieces:
+                start, size = len(row.ids), sum(map(len, tails))
+                branch = np.repeat(np.arange(len(tails)), [len(tail) for tail in tails])
+                depth = np.concatenate([np.arange(len(tail)) for tail in tails])
+                own = (branch[:, None] == branch) & (depth[:, None] >= depth)
+                seen = np.concatenate([np.ones((size, start), dtype=bool), own], axis=1)
+                mask = np.where(seen, np.float32(0), np.float32(-np.inf))
+                masks.append(torch.from_numpy(mask).to(device=self.device, dtype=self.model.dtype))
+                packed.append(_Piece(row.slot, at, at + size, start))
+                positions.append(start + depth)
+                ids += tails
+                lasts += (at + np.cumsum([len(tail) for tail in tails]) - 1).tolist()
+                owners += [row] * len(tails)
+                at += size
+            plan = _Plan(self._slots, pieces=tuple(packed), masks=tuple(masks))
+            keep = torch.tensor(lasts, device=self.device)
+            yield from zip(owners, self._run(np.concatenate(ids), np.concatenate(positions), plan, keep), strict=True)
+
+        for row in rows:
+            room = self._slots.capacity - len(row.ids)
+            taken: list[Ids] = []
+            for tail in forks[id(row)]:
+                used = sum(map(len, taken))
+                if taken and (used + len(tail) > room or filled + len(tail) > self.prefill_tokens):
+                    pieces.append((row, taken))
+                    yield from read()
+                    pieces, filled, taken = [], 0, []
+                taken.append(tail)
+                filled += len(tail)
+            if taken:
+                pieces.append((row, taken))
+            if filled >= self.prefill_tokens:
+                yield from read()
+                pieces, filled = [], 0
+        if pieces:
+            yield from read()
+
     def _ban(self, banned: tuple[int, ...]) -> torch.Tensor:
         mask = torch.zeros(self.vocabulary, dtype=torch.bool, device=self.device)
         mask[list(banned)] = True
