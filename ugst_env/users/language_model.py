@@ -66,6 +66,11 @@ class ChatFormat:
 
     def encode(self, chat: Sequence[tuple[str, str]]) -> tuple[int, ...]:
         """The ids of a chat of ``(role, text)``, up to where the model's next turn begins."""
+        ids, closing = self.open(chat)
+        return (*ids, *closing)
+
+    def open(self, chat: Sequence[tuple[str, str]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of a chat up to the end of its last text, to which `data` can be added, and those that close it."""
         chat = list(chat)
         if not self._system_role and chat[0][0] == "system":
             chat[:2] = [(chat[1][0], f"{chat[0][1]}\n\n{chat[1][1]}")]
@@ -73,8 +78,13 @@ class ChatFormat:
         ids = list(self._template(pieces[0]))
         for (_, text), piece in zip(chat, pieces[1:], strict=True):
             ids += self._data(text)
-            ids += self._template(piece)
-        return tuple(ids)
+            closing = self._template(piece)
+            ids += closing
+        return tuple(ids[: len(ids) - len(closing)]), closing
+
+    def data(self, text: str) -> tuple[int, ...]:
+        """The ids of a piece of text, none of them a control token."""
+        return self._data(text)
 
     def target(self, text: str) -> tuple[int, ...]:
         """The ids of the model's own turn, with the token that ends it."""
