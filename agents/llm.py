@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ugst_env.envs.text import MAX_TOOL_CALLS
+from ugst_env.models.chat import ChatRequest, LocalChat, load_chat
 
 _ROLE = """\
 You are the clerk of a travel desk. A customer talks with you. Find out what the customer wants, look it up, tell the \
@@ -98,54 +99,28 @@ class LLMAgent:
         self, model: str, *, temperature: float = 0.0, max_new_tokens: int = 128, seed: int = 1, **connection: Any
     ) -> None:
         self.temperature, self.max_new_tokens, self.seed = temperature, max_new_tokens, seed
-        self._client: Any = None
-        self._user: Any = None
-        if model.startswith("openai:"):
-            from ugst_env.models.served import ChatClient
-
-            self._client = ChatClient(model.removeprefix("openai:"), **connection)
-        elif model.startswith("hf:") or model.endswith(".gguf"):
-            from ugst_env.users.language_model import LanguageModelUser
-
-            self._user = LanguageModelUser(model.removeprefix("hf:"), max_new_tokens=max_new_tokens)
-        else:
-            raise ValueError(f"a model is 'hf:<name>', a .gguf file or 'openai:<served model>', got {model!r}")
+        self._chat = load_chat(model, **connection)
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[str]:
         """The next message in each conversation; empty where the model failed."""
-        chats = [chat(conversation) for conversation in conversations]
-        seeds = [zlib.crc32(f"{self.seed}/{turns}".encode()) for turns in chats]
-        answers = self._served(chats, seeds) if self._client is not None else self._local(chats, seeds)
-        return [first_move(answer) for answer in answers]
-
-    def _served(self, chats: Sequence[tuple[tuple[str, str], ...]], seeds: Sequence[int]) -> list[str]:
-        from ugst_env.models.served import ChatRequest
-
+        chats = [self._shortened(chat(conversation)) for conversation in conversations]
         requests = [
-            ChatRequest(turns, seed=seed, max_tokens=self.max_new_tokens, temperature=self.temperature)
-            for turns, seed in zip(chats, seeds, strict=True)
+            ChatRequest(
+                turns,
+                seed=zlib.crc32(f"{self.seed}/{turns}".encode()),
+                max_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                # A local model keeps what a place of the batch has in common from call to call.
+                key=f"agent-{k}",
+            )
+            for k, turns in enumerate(chats)
         ]
-        return [answer.text for answer in self._client.complete(requests)]
+        return [first_move(answer.text) for answer in self._chat.complete(requests)]
 
-    def _local(self, chats: Sequence[tuple[tuple[str, str], ...]], seeds: Sequence[int]) -> list[str]:
-        from ugst_env.models.causal import Prompt
-
-        model, form = self._user.model, self._user.format
-        longest = model.max_length - self.max_new_tokens
-        encoded = [form.encode(_shortened(form, turns, longest)) for turns in chats]
-        # The model keeps what a place of the batch has in common from call to call: at least the system prompt.
-        keys = [f"agent-{k}" for k in range(len(chats))]
-        drawn = model.generate(
-            [Prompt(key, ids, seed) for key, ids, seed in zip(keys, encoded, seeds, strict=True)],
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            stop_ids=form.stop_ids,
-        )
-        return [form.decode(ids) for ids in drawn]
-
-
-def _shortened(form: Any, turns: tuple[tuple[str, str], ...], longest: int) -> tuple[tuple[str, str], ...]:
-    """The chat without its oldest turns, as far as the model cannot read it all."""
-    while len(turns) > 3 and len(form.encode(turns)) > longest:
-        turns = (turns[0], *turns[3:])
-    return turns
+    def _shortened(self, turns: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """The chat without its oldest turns, as far as a local model cannot read it all."""
+        if isinstance(self._chat, LocalChat):
+            longest = self._chat.model.max_length - self.max_new_tokens
+            while len(turns) > 3 and len(self._chat.form.encode(turns)) > longest:
+                turns = (turns[0], *turns[3:])
+        return turns

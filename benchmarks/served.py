@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ugst_env.envs.vector import UGSTVectorEnv
-from ugst_env.models.served import ChatClient, ChatRequest
+from ugst_env.models.chat import ChatRequest
+from ugst_env.models.served import ChatClient
 from ugst_env.users.served import ServedUser
 
 SAID = ("I need a cheap restaurant in the north.", "It is for four people on friday.", "What is the phone number?")

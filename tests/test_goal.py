@@ -159,7 +159,7 @@ def test_a_state_is_json_able_and_pickles() -> None:
         ((THAI, THAI), "at most one objective per domain, got 2 for 'restaurant'"),
         (
             (Objective("hotel", "steal", (Ask("phone"),)),),
-            r"objectives\[0\].action must be 'find' or 'book', got 'steal'",
+            r"objectives\[0\].action must be 'find', 'book' or 'do', got 'steal'",
         ),
         ((ZOO, Objective("hotel", "find", ())), r"objectives\[1\] \(hotel\) has neither"),
     ],

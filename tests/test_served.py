@@ -37,7 +37,8 @@ from ugst_env.envs.setup import vocabulary_of
 from ugst_env.envs.vector import UGSTVectorEnv
 from ugst_env.goals.generator import challenge
 from ugst_env.models.causal import load
-from ugst_env.models.served import MAX_BODY, ChatClient, ChatRequest
+from ugst_env.models.chat import ChatRequest
+from ugst_env.models.served import MAX_BODY, ChatClient
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.users.prompts import TEXT_CHARSET
 from ugst_env.users.served import ServedUser

@@ -13,6 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 # name: (module, configuration, what it does)
 STAGES = {
     "play": ("ugst_env.play", "PlayConfig", "talk with a simulated user yourself, as its agent"),
+    "decompose": ("ugst_env.goals.decompose", "DecomposeConfig", "split goals in prose into parts that can be tracked"),
     "collect": ("ugst_env.training.collect", "CollectConfig", "hold conversations for training"),
     "tiny": ("ugst_env.training.tiny", "TinyConfig", "train a small user model from scratch"),
     "sft": ("ugst_env.training.sft", "SFTStage", "fine-tune a user model on collected conversations"),
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(
-        prog="ugst", description="Train simulated users, and measure how well they keep to their goals."
+        prog="ugst",
+        description="Simulated users: talk with them, train them, and measure how well they keep to their goals.",
     )
     stages = parser.add_subparsers(dest="stage", required=True, metavar="stage")
     for name, (_, _, what) in STAGES.items():

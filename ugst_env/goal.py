@@ -116,13 +116,24 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Need:
+    """A requirement or a preference in plain words. No program can check it: a language model judges it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Objective:
-    """One task: find an entity of `domain`, and for ``action="book"`` book it."""
+    """One task.
+
+    With ``action="find"`` or ``"book"``: find an entity of `domain`, and book it. With ``action="do"``: what `text`
+    says in plain words; it has no domain, and its requirements and preferences are `Need`.
+    """
 
     domain: str
     action: str
-    requirements: tuple[Want | Ask, ...]
-    preferences: tuple[Want, ...] = ()
+    requirements: tuple[Want | Ask | Need, ...] = ()
+    preferences: tuple[Want | Need, ...] = ()
     text: str = ""
 
 
@@ -132,12 +143,20 @@ class Component:
 
     id: str
     category: Category
-    content: Fact | Rule | Objective | Want | Ask
+    content: Fact | Rule | Objective | Want | Ask | Need
     objective: int | None = None
 
     @property
     def text(self) -> str:
         return self.content.text
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether it stands in plain words that no program can check, so that a judge has to."""
+        content = self.content
+        if isinstance(content, (Fact, Rule)):
+            return content.kind == "text"
+        return isinstance(content, Need) or (isinstance(content, Objective) and content.action == "do")
 
 
 @dataclass(frozen=True)
@@ -158,15 +177,18 @@ class UserGoal:
     def __post_init__(self) -> None:
         if not self.objectives:
             raise ValueError("a goal needs at least one objective, got an empty list")
-        domains = [objective.domain for objective in self.objectives]
+        domains = [objective.domain for objective in self.objectives if objective.action != "do"]
         for domain in domains:
             if domains.count(domain) > 1:
                 raise ValueError(
                     f"a goal has at most one objective per domain, got {domains.count(domain)} for {domain!r}"
                 )
         for index, objective in enumerate(self.objectives):
+            if objective.action == "do":
+                _check_plain(index, objective)
+                continue
             if objective.action not in ("find", "book"):
-                raise ValueError(f"objectives[{index}].action must be 'find' or 'book', got {objective.action!r}")
+                raise ValueError(f"objectives[{index}].action must be 'find', 'book' or 'do', got {objective.action!r}")
             if not objective.requirements and not objective.preferences:
                 raise ValueError(f"objectives[{index}] ({objective.domain}) has neither requirements nor preferences")
 
@@ -174,6 +196,11 @@ class UserGoal:
     def components(self) -> tuple[Component, ...]:
         """All components in a fixed order: profile, policy, then each objective, its requirements and preferences."""
         return tuple(self._walk())
+
+    @cached_property
+    def plain(self) -> tuple[Component, ...]:
+        """The components in plain words, which no program can check."""
+        return tuple(component for component in self.components if component.plain)
 
     @cached_property
     def positions(self) -> dict[str, int]:
@@ -191,6 +218,21 @@ class UserGoal:
                 yield Component(f"objective.{i}.requirement.{j}", Category.REQUIREMENT, requirement, i)
             for j, preference in enumerate(objective.preferences):
                 yield Component(f"objective.{i}.preference.{j}", Category.PREFERENCE, preference, i)
+
+
+def _check_plain(index: int, objective: Objective) -> None:
+    if not objective.text.strip():
+        raise ValueError(f"objectives[{index}] is in plain words (action 'do'), but its text is empty")
+    if objective.domain:
+        raise ValueError(
+            f"objectives[{index}] is in plain words (action 'do') and has no domain, got {objective.domain!r}"
+        )
+    for part in (*objective.requirements, *objective.preferences):
+        if not isinstance(part, Need):
+            raise ValueError(
+                f"objectives[{index}] is in plain words (action 'do'), so its parts must be Need, "
+                f"got {type(part).__name__}"
+            )
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,11 @@ class PlayConfig:
         default="ugst-tiny", metadata={"help": "the simulated user: ugst-tiny, scripted, hf:NAME, a .gguf, openai:NAME"}
     )
     goals: str = field(default="challenge:val", metadata={"help": "challenge:train|val|test, or a goal file"})
+    judge: str | None = field(
+        default=None, metadata={"help": "for goals in plain words: hf:NAME, a .gguf, openai:NAME"}
+    )
     goal: int = field(default=-1, metadata={"help": "which of the goals, from 0; -1 draws one"})
-    world: str = field(default="default", metadata={"help": "default, or a folder with the tables of a world"})
+    world: str = field(default="default", metadata={"help": "default, a folder with the tables of a world, or none"})
     blind: bool = field(default=False, metadata={"help": "hide the goal and its state until the end"})
     steering: bool = field(default=True, metadata={"help": "whether a model is shown the goal state"})
     max_turns: int = field(default=10, metadata={"help": "limit of user turns"})
@@ -87,7 +90,8 @@ def play(config: PlayConfig, ask: Callable[[], str], say: Callable[[str], None])
     env = UGSTTextEnv(
         user=config.user,
         goals=config.goals,
-        world=config.world,
+        judge=config.judge,
+        world=None if config.world == "none" else config.world,
         steering=config.steering,
         max_turns=config.max_turns,
         privileged=True,

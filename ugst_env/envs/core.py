@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import gymnasium
@@ -18,6 +19,7 @@ from ugst_env.envs.episode import Episode, Step
 from ugst_env.envs.render import render_text
 from ugst_env.envs.setup import Setup, make_setup
 from ugst_env.goal import GoalState
+from ugst_env.tracking.questions import Verdict, ask_judge
 from ugst_env.users.protocol import UserReply, UserRequest, ask
 
 _episode_numbers = itertools.count()
@@ -56,6 +58,7 @@ class DialogueCore(Generic[ObsType, ActType]):
             weights=self.setup.weights,
             max_turns=self.setup.max_turns,
             steering=self.setup.steering,
+            judged=self.setup.judge is not None,
             key=f"{os.getpid()}-{next(_episode_numbers)}",
         )
         self._unopened = None
@@ -102,7 +105,21 @@ class DialogueCore(Generic[ObsType, ActType]):
         """Take the user's reply."""
         assert self.episode is not None
         opening = self.episode.turn == 0
-        step = self.episode.hear(reply)
+        return self._after(self.episode.hear(reply), opening=opening)
+
+    @property
+    def waits_for_judge(self) -> bool:
+        """Whether a judge has something to say first."""
+        return self.episode is not None and self.episode.waiting_for == "judge"
+
+    def judged(self, verdicts: Sequence[Verdict]) -> Step:
+        """Take the judge's verdicts."""
+        assert self.episode is not None
+        opening = len(self.episode.conversation.turns) == 1 and self.episode.conversation.turns[0].agent is None
+        return self._after(self.episode.judged(verdicts), opening=opening)
+
+    def _after(self, step: Step, *, opening: bool) -> Step:
+        # A reset cannot be truncated or terminated: what its opening led to is told by the first step.
         if opening and step.over:
             self._unopened = step
             return Step()
@@ -161,9 +178,10 @@ class DialogueCore(Generic[ObsType, ActType]):
     def leave(self) -> None:
         """Let go of the current episode, finished or not."""
         if self.episode is not None:
-            forget = getattr(self.setup.user, "forget", None)
-            if forget is not None:
-                forget([self.episode.key])
+            for model in (self.setup.user, self.setup.judge):
+                forget = getattr(model, "forget", None)
+                if forget is not None:
+                    forget([self.episode.key])
             self.episode = None
 
 
@@ -221,8 +239,10 @@ class DialogueEnv(gymnasium.Env[ObsType, ActType]):
             Before `reset`, or after the end of an episode.
         """
         step = self.core.act(action)
+        step = judge_all([self.core]).get(0, step)
         if self.core.waits_for_user:
             step = self.core.hear(ask(self.core.setup.user, [self.core.request()])[0])
+            step = judge_all([self.core]).get(0, step)
         observation, more = self.core.view()
         info = self.core.info(step, more)
         if self.render_mode == "human":
@@ -257,4 +277,18 @@ def open_episodes(
     if not cores:
         return []
     requests = [core.begin(rng, option) for core, rng, option in zip(cores, rngs, options, strict=True)]
-    return [core.hear(reply) for core, reply in zip(cores, ask(cores[0].setup.user, requests), strict=True)]
+    steps = [core.hear(reply) for core, reply in zip(cores, ask(cores[0].setup.user, requests), strict=True)]
+    for k, step in judge_all(cores).items():
+        steps[k] = step
+    return steps
+
+
+def judge_all(cores: Sequence[DialogueCore[Any, Any]]) -> dict[int, Step]:
+    """Ask the judge, in one batch, for all slots that wait for it; what came of it, by their positions."""
+    waiting = {k: core.shown().questions() for k, core in enumerate(cores) if core.waits_for_judge}
+    if not waiting:
+        return {}
+    judge = cores[0].setup.judge
+    assert judge is not None
+    verdicts = iter(ask_judge(judge, [question for asked in waiting.values() for question in asked]))
+    return {k: cores[k].judged([next(verdicts) for _ in asked]) for k, asked in waiting.items()}

@@ -27,6 +27,8 @@ class ActCore(DialogueCore[Observation, int | np.int64]):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
+        if not setup.world.domains:
+            raise ValueError("UGST-v0 needs a world with tables; a conversation without one is UGSTText-v0")
         self._last_action: int | None = None
         self._found: View | None = None
 

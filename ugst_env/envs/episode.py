@@ -9,6 +9,9 @@ a remote worker can all drive it::
         step = episode.act(agent_act)
         if not step.over:
             step = episode.hear(user.reply([episode.request()])[0])
+
+Where the goal has parts in plain words and there is a judge, it also waits for verdicts: behind each turn of the
+agent's, and behind the user's last words (``step = episode.judged(judge.judge(episode.questions()))``).
 """
 
 from __future__ import annotations
@@ -26,11 +29,12 @@ from ugst_env.dialogue.generation import say
 from ugst_env.dialogue.understanding import Context, Vocabulary, understand
 from ugst_env.goal import GoalState, Transition, UserGoal
 from ugst_env.reward import RewardWeights, step_reward, success, trust
+from ugst_env.tracking.questions import Question, Verdict, take_verdicts, to_ask
 from ugst_env.tracking.verifiable import VerifiableTracker, start
 from ugst_env.users.protocol import UserReply, UserRequest
 
 if TYPE_CHECKING:
-    from ugst_env.models.served import Usage
+    from ugst_env.models.chat import Usage
 
 # A user text above this many characters is nonsense, not a message.
 MAX_USER_TEXT = 2000
@@ -88,6 +92,8 @@ class Episode:
         Whether the user is shown the goal state before each reply.
     repeat
         Whether the user is told its goal again before each reply, without any status.
+    judged
+        Whether a judge says how far the goal's parts in plain words have come. If not, they stay as they begin.
     key
         A name for the conversation, unique among those alive.
     """
@@ -103,6 +109,7 @@ class Episode:
         max_turns: int = 10,
         steering: bool = True,
         repeat: bool = False,
+        judged: bool = False,
         key: str = "",
     ) -> None:
         self.goal = goal
@@ -120,6 +127,10 @@ class Episode:
         self._seed = seed
         self._steering = steering
         self._repeat = repeat
+        self._judged = judged and bool(goal.plain)
+        self._pending: str | None = None
+        self.judge_errors = 0
+        self.judge_usage: Usage | None = None
         self.key = key
         self._rng = random.Random(seed)
         self._before = self.tracked.state
@@ -165,11 +176,46 @@ class Episode:
         self.belief.act(*acts)
         self.tracked = self._tracker.see(self.tracked, *acts)
         if any(act.kind == "bye" for act in acts):
-            return self._end("agent_ended")
-        if self.turn >= self.max_turns:
-            return self._end("turn_limit")
+            return self._turn_over("agent_ended")
+        return self._turn_over("turn_limit" if self.turn >= self.max_turns else None)
+
+    def _turn_over(self, outcome: str | None) -> Step:
+        """Go on to the user, or end with `outcome`; but first to the judge, where it has something to say."""
+        self._pending = outcome
+        if self._judged and self.questions():
+            self.waiting_for = "judge"
+            return Step()
+        return self._go_on()
+
+    def _go_on(self) -> Step:
+        if self._pending is not None:
+            return self._end(self._pending)
         self.waiting_for = "user"
         return Step()
+
+    def questions(self) -> list[Question]:
+        """What the judge is asked: about each part in plain words that can still move."""
+        return to_ask(self.state, self.conversation, key=self.key)
+
+    def judged(self, verdicts: Sequence[Verdict]) -> Step:
+        """Take the judge's verdicts on `questions`, in that order.
+
+        A component without a verdict stays where it is. Where none has one, the judge has failed: that ends the episode
+        as truncated, blaming nobody.
+        """
+        if self.waiting_for != "judge":
+            raise RuntimeError(f"this episode is not waiting for the judge but for {self.waiting_for or 'nothing'}")
+        questions = self.questions()
+        errors = [verdict.error for verdict in verdicts if verdict.error is not None]
+        self.judge_errors += len(errors)
+        for spent in (verdict.usage for verdict in verdicts):
+            if spent is not None:
+                self.judge_usage = spent if self.judge_usage is None else self.judge_usage + spent
+        if len(errors) == len(questions):
+            return self._end("model_error", error=f"the judge failed: {errors[0]}")
+        moved = take_verdicts(self.state, questions, verdicts, left=self._pending == "user_ended")
+        self.tracked = self._tracker.judged(self.tracked, moved)
+        return self._go_on()
 
     def hear(self, reply: UserReply) -> Step:
         """Take the user's turn. A reply without usable text ends the episode as truncated, blaming nobody."""
@@ -198,7 +244,7 @@ class Episode:
         self.belief.hear(acts)
         self.tracked = self._tracker.hear(self.tracked, reply.text, acts, end=end)
         if end:
-            return self._end("user_ended")
+            return self._turn_over("user_ended")
         self.waiting_for = "agent"
         return self._step(terms=not opening)
 
@@ -253,6 +299,8 @@ class Episode:
             "failed": failed,
             "user_success": {category.value: rate for category, rate in self.state.success_rates().items()},
             **({} if self.usage is None else {"usage": asdict(self.usage)}),
+            **({"judge_errors": self.judge_errors} if self._judged else {}),
+            **({} if self.judge_usage is None else {"judge_usage": asdict(self.judge_usage)}),
         }
 
 

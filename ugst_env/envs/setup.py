@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +16,10 @@ from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.goal import UserGoal
 from ugst_env.goals.files import load_goals
 from ugst_env.goals.generator import goal_source
+from ugst_env.goals.multiwoz import load_multiwoz_goals
+from ugst_env.goals.tau import load_tau_goals
 from ugst_env.reward import RewardWeights
+from ugst_env.tracking.questions import Judge
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.users.loading import load_user
 from ugst_env.users.protocol import UserSimulator
@@ -37,11 +41,19 @@ class Setup:
         ``OPENAI_BASE_URL`` and ``OPENAI_API_KEY`` of the environment name; `ugst_env.users.served.ServedUser` takes
         them as arguments), or an object with ``reply`` and ``forget`` (`ugst_env.users.protocol.UserSimulator`).
     goals
-        ``"challenge:train"``, ``"challenge:val"`` or ``"challenge:test"``; a YAML or JSON file; a goal or a sequence of
-        goals; or a function from a `random.Random` to a goal. One is drawn at each reset, unless
-        ``reset(options={"goal": ...})`` names one: a `UserGoal`, or its index in the file, the sequence or the split.
+        ``"challenge:train"``, ``"challenge:val"`` or ``"challenge:test"``; a YAML or JSON file; ``"tau:<file>"`` or
+        ``"multiwoz:<file>"`` (the tasks of tau-bench, the goals of MultiWOZ); a goal or a sequence of goals; or a
+        function from a `random.Random` to a goal. One is drawn at each reset, unless ``reset(options={"goal": ...})``
+        names one: a `UserGoal`, or its index in the file, the sequence or the split.
+    judge
+        Who says how far the parts of a goal in plain words have come: ``"hf:<folder or hub name>"`` or the path of a
+        ``.gguf`` file (its probabilities are compared), ``"openai:<model>"`` (it writes verdicts), or an object with
+        ``judge`` and ``forget`` (`ugst_env.tracking.questions.Judge`). What a program can check, a program checks.
+        Without a judge, facts and rules in plain words are shown to the user and not checked, and goals with tasks or
+        wishes in plain words are refused.
     world
-        ``"default"`` (the shipped city), a folder in the format of `World.load`, or a `World`.
+        ``"default"`` (the shipped city), a folder in the format of `World.load`, a `World`, or None: no tables and no
+        tools, a conversation about a goal in plain words (UGSTText-v0 alone).
     steering
         Whether a language-model user is shown the tracked goal state before each reply.
     reward
@@ -53,6 +65,7 @@ class Setup:
     """
 
     user: UserSimulator
+    judge: Judge | None
     source: GoalSource
     fixed: tuple[UserGoal, ...]
     world: World
@@ -66,9 +79,12 @@ class Setup:
     def choose_goal(self, rng: np.random.Generator, wanted: Any) -> UserGoal:
         """The goal of the next episode: the one that was asked for, else a draw."""
         if wanted is None:
-            return self.source(random.Random(int(rng.integers(2**63))))
+            goal = self.source(random.Random(int(rng.integers(2**63))))
+            self._check_plain([goal])
+            return goal
         if isinstance(wanted, UserGoal):
             check_domains([wanted], self.world)
+            self._check_plain([wanted])
             return wanted
         if isinstance(wanted, (int, np.integer)):
             if not self.fixed:
@@ -79,6 +95,21 @@ class Setup:
                 raise ValueError(f"options['goal'] must be in 0..{len(self.fixed) - 1}, got {wanted}")
             return self.fixed[int(wanted)]
         raise TypeError(f"options['goal'] must be a UserGoal or an index, got {type(wanted).__name__}")
+
+    def _check_plain(self, goals: Sequence[UserGoal]) -> None:
+        """Refuse tasks and wishes in plain words where nobody can play or judge them."""
+        for goal in goals:
+            part = next((part for part in goal.plain if part.objective is not None), None)
+            if part is None:
+                continue
+            named = f"goal {goal.id or '(no id)'} has parts in plain words ({part.text[:60]!r})"
+            if self.judge is None:
+                raise ValueError(f"{named}, which no program can check: name a judge ('hf:...', 'openai:...')")
+            if not getattr(self.user, "plain_words", True):
+                raise ValueError(f"{named}, which this user cannot play: name a chat model ('hf:...', 'openai:...')")
+
+
+NO_WORLD = World("none", {})
 
 
 def check_domains(goals: Sequence[UserGoal], world: World) -> None:
@@ -91,10 +122,10 @@ def check_domains(goals: Sequence[UserGoal], world: World) -> None:
     """
     for goal in goals:
         for objective in goal.objectives:
-            if objective.domain not in world.domains:
+            if objective.action != "do" and objective.domain not in world.domains:
                 raise ValueError(
                     f"goal {goal.id or '(no id)'} needs a {objective.domain!r} table, "
-                    f"but the world {world.name!r} has only {', '.join(world.domains)}"
+                    f"but the world {world.name!r} has only {', '.join(world.domains) or 'no table at all'}"
                 )
 
 
@@ -113,6 +144,13 @@ def _resolve_goals(goals: GoalsArgument, world: World) -> tuple[GoalSource, tupl
     if isinstance(goals, str) and goals.startswith("challenge:"):
         source = goal_source(goals, world)
         return source, tuple(getattr(source, "goals", ()))
+    if isinstance(goals, str) and goals.startswith(("tau:", "multiwoz:")):
+        kind, _, file = goals.partition(":")
+        found, left_out = load_tau_goals(file) if kind == "tau" else load_multiwoz_goals(file, world)
+        if left_out:
+            reasons = "; ".join(str(each) for each in (left_out.items() if isinstance(left_out, dict) else left_out))
+            warnings.warn(f"goals: {file} has some that were left out: {reasons[:500]}", stacklevel=2)
+        return _listed(found, world)
     if isinstance(goals, (str, Path)):
         return _listed(load_goals(goals), world)
     if isinstance(goals, UserGoal):
@@ -122,8 +160,8 @@ def _resolve_goals(goals: GoalsArgument, world: World) -> tuple[GoalSource, tupl
     if isinstance(goals, Sequence) and not isinstance(goals, str) and all(isinstance(goal, UserGoal) for goal in goals):
         return _listed(tuple(goals), world)
     raise TypeError(
-        "goals must be 'challenge:train|val|test', a file, a UserGoal, a sequence of them, "
-        f"or a function of a random.Random; got {type(goals).__name__}"
+        "goals must be 'challenge:train|val|test', a file, 'tau:<file>', 'multiwoz:<file>', a UserGoal, a sequence of "
+        f"them, or a function of a random.Random; got {type(goals).__name__}"
     )
 
 
@@ -139,7 +177,8 @@ def make_setup(
     *,
     user: str | Path | UserSimulator = "ugst-tiny",
     goals: GoalsArgument = "challenge:train",
-    world: str | Path | World = "default",
+    judge: str | Judge | None = None,
+    world: str | Path | World | None = "default",
     steering: bool = True,
     reward: RewardWeights | None = None,
     max_turns: int = 10,
@@ -156,14 +195,15 @@ def make_setup(
         raise ValueError(f"max_turns must be a whole number >= 1, got {max_turns!r}")
     if reward is not None and not isinstance(reward, RewardWeights):
         raise TypeError(f"reward must be a RewardWeights or None, got {type(reward).__name__}")
-    if not isinstance(world, (str, Path, World)):
-        raise TypeError(f"world must be 'default', a folder or a World, got {type(world).__name__}")
-    the_world = world if isinstance(world, World) else _load_world(str(world))
+    if world is not None and not isinstance(world, (str, Path, World)):
+        raise TypeError(f"world must be 'default', a folder, a World or None, got {type(world).__name__}")
+    the_world = NO_WORLD if world is None else world if isinstance(world, World) else _load_world(str(world))
     source, fixed = _resolve_goals(goals, the_world)
     vocabulary = vocabulary_of(the_world)
     the_user = load_user(user, the_world, vocabulary)
-    return Setup(
+    setup = Setup(
         user=the_user,
+        judge=None if judge is None else _load_judge(judge),
         source=source,
         fixed=fixed,
         world=the_world,
@@ -174,3 +214,11 @@ def make_setup(
         max_turns=max_turns,
         privileged=privileged,
     )
+    setup._check_plain(fixed)
+    return setup
+
+
+def _load_judge(judge: str | Judge) -> Judge:
+    from ugst_env.tracking.judge import load_judge
+
+    return load_judge(judge)

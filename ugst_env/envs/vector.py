@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from ugst_env.envs.actions import ACTIONS
-from ugst_env.envs.core import DialogueCore, open_episodes
+from ugst_env.envs.core import DialogueCore, judge_all, open_episodes
 from ugst_env.envs.discrete import ActCore
 from ugst_env.envs.episode import Step
 from ugst_env.envs.render import render_text
@@ -157,6 +157,7 @@ class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
 
         running = [k for k in range(self.num_envs) if not self._ended[k]]
         steps = {k: self.cores[k].act(chosen[k]) for k in running}
+        steps.update(judge_all(self.cores))
         waiting = [k for k in running if self.cores[k].waits_for_user]
         requests = [self.cores[k].request() for k in waiting]
         rngs = [rng for rng in (self._rngs[k] for k in restart) if rng is not None]
@@ -168,6 +169,9 @@ class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             k = slots[position]
             steps[k] = self.cores[k].hear(reply)
             infos_of[k] = self._look(k, steps[k])
+        for k, step in judge_all(self.cores).items():
+            steps[k] = step
+            infos_of[k] = self._look(k, step)
         self._ended[restart] = False
         finals: dict[int, tuple[Any, dict[str, Any]]] = {}
         for k, step in sorted(steps.items()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from string import capwords
 
-from ugst_env.goal import Ask, Objective, Want
+from ugst_env.goal import Ask, Need, Objective, Want
 from ugst_env.world.ontology import INFORMABLE
 
 _OBJECTIVES = {
@@ -117,14 +117,16 @@ def describe(objective: Objective) -> Objective:
         objective,
         requirements=tuple(
             part
-            if part.text
+            if part.text or isinstance(part, Need)
             else replace(part, text=describe_ask(domain, part.slot))
             if isinstance(part, Ask)
             else replace(part, text=describe_want(domain, part))
             for part in objective.requirements
         ),
         preferences=tuple(
-            want if want.text else replace(want, text=describe_want(domain, want, preference=True))
+            want
+            if want.text or isinstance(want, Need)
+            else replace(want, text=describe_want(domain, want, preference=True))
             for want in objective.preferences
         ),
         text=objective.text or describe_objective(domain, objective.action),

@@ -8,7 +8,7 @@
       - You hold a grudge against trains.        # free text: shown to a model, checked by no program
     policy:                                      # optional
       - {kind: max_words, value: 12}
-    objectives:                                  # at least one, of different domains
+    objectives:                                  # at least one; at most one of a domain
       - domain: hotel
         action: book                             # or find
         requirements:
@@ -17,10 +17,16 @@
           - {slot: day, value: friday}
           - {slot: stay, value: 2, otherwise: 3, if: parking=yes}    # 3 nights at a hotel with parking
           - {ask: phone}
+          - Find out whether the rooms to the street are quiet.      # in plain words: a language model judges it
         preferences:
           - {slot: pricerange, value: cheap}
+      - text: Move the appointment at the dentist's to another day.  # a task in plain words has no domain
+        requirements: [It must be after the 12th.]
+        preferences: [In the morning.]
+      - Cancel the newspaper.                                        # and may be all there is
 
-Any part may bring its own ``text``; otherwise it is worded for you.
+Any part may bring its own ``text``; otherwise it is worded for you. Plain words need a judge (`gymnasium.make(...,
+judge=...)`); `ugst decompose` writes such files from instructions in prose.
 """
 
 from __future__ import annotations
@@ -34,7 +40,7 @@ from typing import Any
 
 import yaml
 
-from ugst_env.goal import Ask, Fact, Objective, Rule, UserGoal, Want
+from ugst_env.goal import Ask, Fact, Need, Objective, Rule, UserGoal, Want
 from ugst_env.goals.describe import describe
 from ugst_env.goals.policies import KINDS as POLICY_KINDS
 from ugst_env.goals.policies import make_rule
@@ -189,7 +195,7 @@ def _goal(place: _Place) -> UserGoal:
     objectives: list[Objective] = []
     for item in listed.items():
         objective = _objective(item, profile)
-        if objective.domain in [other.domain for other in objectives]:
+        if objective.domain and objective.domain in [other.domain for other in objectives]:
             raise item.error(f"a goal has at most one objective per domain, got a second one for {objective.domain!r}")
         objectives.append(objective)
     if not objectives:
@@ -222,16 +228,23 @@ def _kind_value_text(place: _Place, kinds: Sequence[str], what: str) -> tuple[st
 
 
 def _objective(place: _Place, profile: Sequence[Fact]) -> Objective:
+    if place.is_text:
+        return Objective("", "do", text=place.text())
+    if not place.has("domain") and not place.has("action"):
+        return _plain_objective(place)
     keys = ("domain", "action", "requirements", "preferences", "text")
     fields = place.fields(keys, required=("domain", "action"))
     domain = _one_of(fields["domain"], DOMAINS, "domain")
     actions = ("find", "book") if BOOKABLE[domain] else ("find",)
     action = _one_of(fields["action"], actions, f"action for the domain {domain}:")
-    requirements: list[Want | Ask] = []
-    preferences: list[Want] = []
+    requirements: list[Want | Ask | Need] = []
+    preferences: list[Want | Need] = []
     seen: set[tuple[bool, str]] = set()
     for hard, key in ((True, "requirements"), (False, "preferences")):
         for item in fields[key].items() if key in fields else []:
+            if item.is_text:
+                (requirements if hard else preferences).append(Need(item.text()))
+                continue
             asks = hard and item.has("ask")
             part = _ask(item, domain, action) if asks else _want(item, domain, action if hard else "find", hard=hard)
             if (asks, part.slot) in seen:
@@ -247,6 +260,17 @@ def _objective(place: _Place, profile: Sequence[Fact]) -> Objective:
         raise place.error("an objective needs at least one requirement or preference, got none")
     text = fields["text"].text() if "text" in fields else ""
     return describe(Objective(domain, action, tuple(requirements), tuple(preferences), text))
+
+
+def _plain_objective(place: _Place) -> Objective:
+    fields = place.fields(("text", "requirements", "preferences"))
+    if "text" not in fields:
+        raise place.error("a task needs a 'domain' and an 'action', or a 'text' that says it in plain words")
+    requirements, preferences = (
+        tuple(Need(item.text()) for item in fields[key].items()) if key in fields else ()
+        for key in ("requirements", "preferences")
+    )
+    return Objective("", "do", requirements, preferences, fields["text"].text())
 
 
 def _check_party(place: _Place, want: Want, profile: Sequence[Fact]) -> None:
@@ -357,8 +381,7 @@ def goal_record(goal: UserGoal) -> dict[str, Any]:
             ]
     record["objectives"] = [
         {
-            "domain": objective.domain,
-            "action": objective.action,
+            **({} if objective.action == "do" else {"domain": objective.domain, "action": objective.action}),
             "requirements": list(map(_part, objective.requirements)),
             **({"preferences": list(map(_part, objective.preferences))} if objective.preferences else {}),
             "text": objective.text,
@@ -368,7 +391,9 @@ def goal_record(goal: UserGoal) -> dict[str, Any]:
     return record
 
 
-def _part(part: Want | Ask) -> Mapping[str, str]:
+def _part(part: Want | Ask | Need) -> Mapping[str, str] | str:
+    if isinstance(part, Need):
+        return part.text
     if isinstance(part, Ask):
         return {"ask": part.slot, "text": part.text}
     alternative = {"otherwise": part.otherwise, "if": part.condition} if part.otherwise and part.condition else {}
@@ -387,8 +412,8 @@ def goal_of(record: Mapping[str, Any]) -> UserGoal:
     rules = tuple(Rule(*_read_manner(part)) for part in record.get("policy", ()))
     objectives = tuple(
         Objective(
-            item["domain"],
-            item["action"],
+            item.get("domain", ""),
+            item.get("action", "do"),
             tuple(_read_part(part) for part in item["requirements"]),
             tuple(_read_part(part) for part in item.get("preferences", ())),
             item["text"],
@@ -402,7 +427,9 @@ def _read_manner(part: str | Mapping[str, str]) -> tuple[str, str, str]:
     return ("text", part, part) if isinstance(part, str) else (part["kind"], part["value"], part["text"])
 
 
-def _read_part(part: Mapping[str, str]) -> Any:
+def _read_part(part: str | Mapping[str, str]) -> Any:
+    if isinstance(part, str):
+        return Need(part)
     if "ask" in part:
         return Ask(part["ask"], part["text"])
     return Want(part["slot"], part["value"], part.get("otherwise"), part.get("if"), part["text"])

@@ -51,9 +51,8 @@ Harden = Callable[[Objective, Entity, World, Random], "Objective | None"]
 
 def constraints(objective: Objective, *, otherwise: bool = False, preferences: bool = False) -> dict[str, str]:
     """What an objective searches by, ``{slot: value}``; `otherwise`: once its ``no_match`` conditions came true."""
-    wants = [part for part in objective.requirements if isinstance(part, Want)]
-    if preferences:
-        wants += objective.preferences
+    parts = (*objective.requirements, *(objective.preferences if preferences else ()))
+    wants = [part for part in parts if isinstance(part, Want)]
     return {
         want.slot: want.otherwise if otherwise and want.otherwise and want.condition == "no_match" else want.value
         for want in wants

@@ -15,7 +15,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,90 +25,14 @@ import certifi
 import pycurl
 from diskcache import Cache, JSONDisk
 
+from ugst_env.models.chat import ChatRequest, Completion, Usage
+
 HOSTED = "https://api.openai.com/v1"
 MAX_BODY = 2_000_000
 """The most bytes of an answer that are read."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PASSING = (408, 409, 425, 429)
 _LONGEST_WAIT = 30.0
-
-
-@dataclass(frozen=True)
-class ChatRequest:
-    """What a served model is asked.
-
-    Parameters
-    ----------
-    messages
-        The chat as ``(role, text)``.
-    seed
-        Sent along; how far it is heeded is up to the server.
-    max_tokens
-        The most tokens of the answer.
-    temperature, top_p
-        How tokens are drawn.
-    """
-
-    messages: tuple[tuple[str, str], ...]
-    seed: int
-    max_tokens: int
-    temperature: float = 0.7
-    top_p: float = 1.0
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What answers cost.
-
-    Parameters
-    ----------
-    prompt_tokens, completion_tokens
-        As the server counts them; 0 for answers from the cache.
-    calls
-        HTTP requests, those that failed included.
-    cached
-        Answers that came from the cache.
-    cost
-        In the currency of `ChatClient.price`; 0 without prices.
-    """
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    calls: int = 0
-    cached: int = 0
-    cost: float = 0.0
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.calls + other.calls,
-            self.cached + other.cached,
-            self.cost + other.cost,
-        )
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A served model's answer.
-
-    Parameters
-    ----------
-    text
-        What the model wrote.
-    finished
-        Whether it came to an end by itself.
-    usage
-        What it took.
-    error
-        Why there is no answer; None if there is one.
-    """
-
-    text: str = ""
-    finished: bool = True
-    usage: Usage = Usage()
-    error: str | None = None
-
 
 _ABANDONED: list[_Line] = []
 
@@ -215,6 +139,9 @@ class ChatClient:
         """Answer each request, in order. Nothing that a server does raises; it becomes an `error`."""
         answers = dict(self.stream(requests))
         return [answers[k] for k in range(len(requests))]
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Nothing is kept here; prefixes are the server's to remember."""
 
     def stream(self, requests: Sequence[ChatRequest]) -> Iterator[tuple[int, Completion]]:
         """Answer each request as ``(position, answer)``, in the order in which the answers come."""
@@ -365,7 +292,7 @@ class _Job:
     name: str
     body: bytes
     tries: int = 0
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     answer: bytearray = field(default_factory=bytearray)
     status: int = 0
     failure: tuple[int, str] | None = None

@@ -1,82 +1,27 @@
 """A language model as the judge of goal components that no program can check.
 
-Two ways behind one interface, both batched over components and conversations:
+Two ways behind one interface (`ugst_env.tracking.questions.Judge`), both batched over components and conversations:
 
 * `ScoreJudge` writes nothing. It compares how likely "Yes" and "No" are behind a statement ("The customer has asked for
   this: ...") and behind its opposite, and takes off what the model says to both before anybody has spoken. A small
   model says no to everything; what is left is the evidence of the conversation. The conversation is read once for all
   components, and what was read a turn ago is not read again.
 * `GenerateJudge` asks for a JSON verdict with reasoning per component, the protocol of arXiv 2507.20152.
-
-A judge only ever says how far a component has come. That statuses move one way is the goal state's part: an answer
-below what was reached before counts for nothing.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ugst_env.conversation import Conversation
-from ugst_env.goal import Category, Component, Status
-from ugst_env.models.causal import CausalModel, Prompt
-from ugst_env.users.language_model import ChatFormat
-from ugst_env.users.prompts import describe, quote
-
-KEPT, RAISED, DONE = 0, 1, 2
-"""How far a component has come: nothing happened; the customer's part was done, or its rule broken; the agent's too."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A component whose status is to be judged.
-
-    Parameters
-    ----------
-    key
-        Names the conversation, whose cache may be re-used.
-    conversation
-        What was said so far.
-    component
-        What it is about.
-    level
-        How far it had come before.
-    """
-
-    key: str
-    conversation: Conversation
-    component: Component
-    level: int = KEPT
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a judge says: `level` is how far the component has come, never less than before.
-
-    `margin` is the evidence in nats for the step that was asked about (`ScoreJudge`), `reasoning` the judge's words
-    (`GenerateJudge`). `error` says why there is no verdict; the level is then what it was.
-    """
-
-    level: int
-    margin: float = 0.0
-    reasoning: str = ""
-    error: str | None = None
-
-
-class Judge(Protocol):
-    """Anything that can judge components."""
-
-    def judge(self, questions: Sequence[Question]) -> list[Verdict]:
-        """Answer each question, in order."""
-        ...
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Drop whatever is cached for these conversations."""
-        ...
-
+from ugst_env.goal import Category
+from ugst_env.models.causal import Prompt
+from ugst_env.models.chat import ChatModel, ChatRequest, Completion, LocalChat, load_chat, read_json
+from ugst_env.tracking.questions import DONE, HIGHEST, KEPT, RAISED, Judge, Question, Verdict
+from ugst_env.users.prompts import describe, quote, without_control_tokens
 
 _SYSTEM = """\
 You read a conversation between a customer and a clerk, and judge statements about it. Only what was really said \
@@ -108,15 +53,25 @@ _STATEMENTS: dict[tuple[Category, int], tuple[str, str]] = {
     ),
     (Category.PREFERENCE, DONE): ("The clerk has honoured this wish: {}", "The clerk has not honoured this wish: {}"),
 }
-MOST = {Category.PROFILE: RAISED, Category.POLICY: RAISED}
-"""The highest level of a category, where that is not `DONE`."""
-
 _SPEAKERS = {"user": "Customer", "agent": "Clerk"}
 
 
 def transcript(conversation: Conversation) -> list[str]:
     """The conversation line by line. What people said is data: one line each, and no line can pass for another's."""
-    return [f"{_SPEAKERS[speaker]}: {quote(text) or '...'}\n" for speaker, text in conversation.messages()]
+    return [f"{_SPEAKERS[speaker]}: {_said(text)}\n" for speaker, text in conversation.messages()]
+
+
+def _said(text: str) -> str:
+    """What somebody said, without what could pass for a line of the transcript, a statement, or a verdict."""
+    text = quote(without_control_tokens(unicodedata.normalize("NFKC", text)))
+    return _LABEL.sub(r"\1 -", text.translate(_BRACES)) or "..."
+
+
+_BRACES = str.maketrans("{}<>", "()()")
+_LABEL = re.compile(
+    r"\b(customer|clerk|user|agent|assistant|system|statement|status|reasoning|verdict|answer)[\s\"'*_]*:",
+    re.IGNORECASE,
+)
 
 
 # ------------------------------------------------------------------------------------------------------------- scoring
@@ -131,16 +86,24 @@ class ScoreJudge:
 
     Parameters
     ----------
-    form, model
-        A local chat model (`LanguageModelUser` has both).
+    model
+        A local chat model, or its name (`ugst_env.models.chat.load_chat`).
     threshold
         In nats, above 0 for a judge that rather says too little.
+
+    Raises
+    ------
+    TypeError
+        If the model is a served one: servers don't tell the probabilities that this needs.
     """
 
-    def __init__(self, form: ChatFormat, model: CausalModel, *, threshold: float = 0.0) -> None:
+    def __init__(self, model: str | LocalChat, *, threshold: float = 0.0) -> None:
+        chat = load_chat(model) if isinstance(model, str) else model
+        if not isinstance(chat, LocalChat):
+            raise TypeError("a score judge needs a local model (hf:..., a .gguf file); GenerateJudge takes served ones")
         self.threshold = threshold
-        self._form, self._model = form, model
-        self._labels = [form.data(word)[0] for word in ("Yes", "No")]
+        self._form, self._model = chat.form, chat.model
+        self._labels = [self._form.data(word)[0] for word in ("Yes", "No")]
         self._priors: dict[str, float] = {}
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -149,7 +112,7 @@ class ScoreJudge:
 
     def judge(self, questions: Sequence[Question]) -> list[Verdict]:
         """Answer each question, in order: for the next level, and where that is reached, for the one behind it."""
-        most = [MOST.get(question.component.category, DONE) for question in questions]
+        most = [HIGHEST[question.component.category] for question in questions]
         verdicts = [Verdict(question.level) for question in questions]
         asked = [k for k, question in enumerate(questions) if question.level < most[k]]
         while asked:
@@ -215,52 +178,60 @@ _LEVELS = {
     Category.POLICY: {"ALIGNED": KEPT, "MISALIGNED": RAISED},
     Category.OBJECTIVE: {"INCOMPLETE": KEPT, "ATTEMPTED": RAISED, "COMPLETE": DONE},
     Category.REQUIREMENT: {"INCOMPLETE": KEPT, "ATTEMPTED": RAISED, "COMPLETE": DONE},
-    Category.PREFERENCE: {"MISALIGNED": KEPT, "ALIGNED": RAISED},
+    Category.PREFERENCE: {"MISALIGNED": KEPT, "ALIGNED": RAISED, "HONOURED": DONE},
 }
 _MEANINGS = {
     Category.PROFILE: "ALIGNED while nothing that the customer said contradicts it, else MISALIGNED",
     Category.POLICY: "ALIGNED while the customer kept to it in every message, else MISALIGNED",
     Category.OBJECTIVE: "INCOMPLETE until the customer raised it, then ATTEMPTED; COMPLETE once the clerk did it",
     Category.REQUIREMENT: "INCOMPLETE until the customer brought it up, then ATTEMPTED; COMPLETE once the clerk met it",
-    Category.PREFERENCE: "MISALIGNED until the customer mentioned it, then ALIGNED",
+    Category.PREFERENCE: "MISALIGNED until the customer mentioned it, then ALIGNED; HONOURED once the clerk met it",
 }
-_OBJECT = re.compile(r"\{.*?\}", re.DOTALL)
 
 
 class GenerateJudge:
-    """Judges by a JSON verdict with reasoning per component.
+    """Judges by a JSON verdict with reasoning per component, all components of all conversations in one batch.
 
     Parameters
     ----------
-    form, model
-        A local chat model (`LanguageModelUser` has both).
+    model
+        A chat model, local or served, or its name (`ugst_env.models.chat.load_chat`).
     max_new_tokens
         The most tokens of a verdict.
+    **connection
+        For a served model: ``base_url``, ``api_key``, ``cache``, ... (`ugst_env.models.served.ChatClient`).
     """
 
-    def __init__(self, form: ChatFormat, model: CausalModel, *, max_new_tokens: int = 96) -> None:
-        self._form, self._model, self._max_new_tokens = form, model, max_new_tokens
+    def __init__(self, model: str | ChatModel, *, max_new_tokens: int = 96, **connection: Any) -> None:
+        self._chat = load_chat(model, **connection) if isinstance(model, str) else model
+        self._max_new_tokens = max_new_tokens
+        self._components: dict[str, set[str]] = {}
 
     def forget(self, keys: Iterable[str]) -> None:
         """Drop the caches of these conversations."""
-        wanted = tuple(f"judge/{key}/" for key in keys)
-        self._model.forget([key for key in self._model.cached_keys if key.startswith(wanted)])
+        self._chat.forget([f"judge/{key}/{name}" for key in keys for name in self._components.pop(key, ())])
 
     def judge(self, questions: Sequence[Question]) -> list[Verdict]:
         """Answer each question, in order."""
-        prompts = [
-            Prompt(f"judge/{question.key}/{question.component.id}", self._form.encode(verdict_chat(question)), 0)
+        for question in questions:
+            self._components.setdefault(question.key, set()).add(question.component.id)
+        requests = [
+            ChatRequest(
+                verdict_chat(question),
+                seed=0,
+                max_tokens=self._max_new_tokens,
+                temperature=0.0,
+                key=f"judge/{question.key}/{question.component.id}",
+            )
             for question in questions
         ]
-        answers = self._model.generate(
-            prompts, max_new_tokens=self._max_new_tokens, temperature=0.0, stop_ids=self._form.stop_ids
-        )
         return [
-            read_verdict(self._form.decode(ids), question) for ids, question in zip(answers, questions, strict=True)
+            read_verdict(answer, question)
+            for answer, question in zip(self._chat.complete(requests), questions, strict=True)
         ]
 
 
-def verdict_chat(question: Question) -> list[tuple[str, str]]:
+def verdict_chat(question: Question) -> tuple[tuple[str, str], ...]:
     """What a judge that writes is asked, as ``(role, text)``."""
     category = question.component.category
     words = " or ".join(f'"{name}"' for name in _LEVELS[category])
@@ -270,24 +241,36 @@ def verdict_chat(question: Question) -> list[tuple[str, str]]:
         f"Its status is {_MEANINGS[category]}.\n"
         f'Answer with JSON alone: {{"reasoning": "one short sentence", "status": {words}}}'
     )
-    return [("system", _SYSTEM), ("user", text)]
+    return (("system", _SYSTEM), ("user", text))
 
 
-def read_verdict(answer: str, question: Question) -> Verdict:
-    """The verdict in a judge's answer: the first JSON object with a known status; else an error, and no change."""
+def read_verdict(answer: Completion, question: Question) -> Verdict:
+    """The verdict in a judge's answer, whose JSON may be broken; else an error, and no change."""
+    if answer.error is not None:
+        return Verdict(question.level, usage=answer.usage, error=answer.error)
     levels = _LEVELS[question.component.category]
-    for found in _OBJECT.finditer(answer):
-        try:
-            data: Any = json.loads(found[0])
-        except (ValueError, RecursionError):
-            continue
-        level = levels.get(str(data.get("status")).upper())
-        if level is not None:
-            return Verdict(max(level, question.level), reasoning=quote(str(data.get("reasoning", ""))))
-    told = quote(answer, limit=120)
-    return Verdict(question.level, error=f"no verdict with a status of {', '.join(levels)} in the answer {told!r}")
+    data = read_json(answer.text)
+    level = levels.get(str(data.get("status")).strip().upper()) if isinstance(data, dict) else None
+    if level is None:
+        told = f"no verdict with a status of {', '.join(levels)} in the answer {quote(answer.text, limit=120)!r}"
+        return Verdict(question.level, usage=answer.usage, error=told)
+    reasoning = quote(str(data.get("reasoning", "")))
+    return Verdict(max(level, question.level), reasoning=reasoning, usage=answer.usage)
 
 
-def status_of(category: Category, level: int) -> Status:
-    """The status that a level stands for."""
-    return next(Status[name] for name, at in reversed(_LEVELS[category].items()) if at <= level)
+def load_judge(judge: str | Judge) -> Judge:
+    """The judge that `judge` names: one that scores for a local model, one that generates for a served model.
+
+    Raises
+    ------
+    ValueError, TypeError, FileNotFoundError, ImportError
+        If there is no such model, or the object cannot judge.
+    """
+    if isinstance(judge, str):
+        return GenerateJudge(judge) if judge.startswith("openai:") else ScoreJudge(judge)
+    if not callable(getattr(judge, "judge", None)):
+        raise TypeError(
+            "judge must be 'hf:<folder or hub name>', the path of a .gguf file, 'openai:<served model>', or an object "
+            f"with judge() and forget(); got {type(judge).__name__}"
+        )
+    return judge

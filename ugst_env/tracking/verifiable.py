@@ -614,6 +614,17 @@ class VerifiableTracker:
                 track = _move(track, component.id, cause=Cause.AGENT)
         return track
 
+    def judged(self, track: Tracked, state: GoalState) -> Tracked:
+        """Take over a state in which a judge moved the goal's parts in plain words."""
+        served = 0
+        for change in state.changes(track.state, track.turn):
+            component = track.goal.components[track.goal.positions[change.component]]
+            served += change.after.served
+            if change.after.status is Status.MISALIGNED:
+                track = _note(track, Cause.USER, component.category.value, component.text)
+        # What the agent's words were worth is only known now.
+        return _with(track, state=state, stalled=max(0, track.stalled - served))
+
     def finish(self, track: Tracked, ending: str) -> Tracked:
         """Say of every component that is still open who it is stuck on, now that the conversation is over.
 
@@ -654,6 +665,9 @@ class VerifiableTracker:
         domain = track.goal.objectives[component.objective].domain
         stalled = track.stalled >= PATIENCE
         if ending == "agent_ended":
+            return Cause.AGENT
+        if component.plain and status not in (Status.INCOMPLETE, Status.MISALIGNED):
+            # Nobody can say whether a refusal in plain words was true, so it must not pay to refuse.
             return Cause.AGENT
         if status in (Status.INCOMPLETE, Status.MISALIGNED) or self._untold(track, component):
             if status is not Status.ATTEMPTED and self._never_asked(track, component):

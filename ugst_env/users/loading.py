@@ -39,9 +39,9 @@ def load_user(user: str | Path | UserSimulator, world: World, vocabulary: Vocabu
 
             return ScriptedUser(world, vocabulary)
         if name == "ugst-tiny":
-            return _cached_model("")
+            return load_model("")
         if name.startswith("hf:") and len(name) > len("hf:"):
-            return _cached_model(name.removeprefix("hf:"))
+            return load_model(name.removeprefix("hf:"))
         if name.startswith("openai:"):
             return _served_model(
                 name.removeprefix("openai:"), os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
@@ -49,7 +49,7 @@ def load_user(user: str | Path | UserSimulator, world: World, vocabulary: Vocabu
         if name.endswith(".gguf"):
             if not Path(name).is_file():
                 raise FileNotFoundError(f"user: there is no GGUF file at {name}")
-            return _cached_model(name)
+            return load_model(name)
         raise ValueError(f"unknown user {name!r}; accepted: {ACCEPTED}")
     if not callable(getattr(user, "reply", None)):
         raise TypeError(f"user must be {ACCEPTED}; got {type(user).__name__}")
@@ -81,4 +81,5 @@ def _served_model(model: str, base_url: str | None, api_key: str | None) -> Serv
     return ServedUser(model, base_url=base_url, api_key=api_key)
 
 
-_cached_model = lru_cache(maxsize=3)(open_model)
+load_model = lru_cache(maxsize=3)(open_model)
+"""`open_model`, once per process."""

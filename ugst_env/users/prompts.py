@@ -14,7 +14,7 @@ import string
 import unicodedata
 from functools import lru_cache
 
-from ugst_env.goal import Ask, Category, Cause, Component, GoalState, Objective, Status, UserGoal, Want
+from ugst_env.goal import Ask, Category, Cause, Component, GoalState, Need, Objective, Status, UserGoal, Want
 from ugst_env.users.protocol import UserReply, UserRequest
 
 MAX_TEXT = 600
@@ -81,7 +81,7 @@ _BRACKETS = str.maketrans({"[": "(", "]": ")", "\uff3b": "(", "\uff3d": ")"})
 def describe(component: Component) -> str:
     """A component of a goal in plain words: its own text, or one made of its parts."""
     content = component.content
-    if content.text:
+    if content.text or isinstance(content, Need):
         return quote(content.text)
     if isinstance(content, Objective):
         return quote(f"{content.action} a {content.domain}")

@@ -11,7 +11,7 @@ from ugst_env.dialogue.acts import AgentAct
 from ugst_env.goal import GoalState, UserGoal
 
 if TYPE_CHECKING:
-    from ugst_env.models.served import Usage
+    from ugst_env.models.chat import Usage
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class UserSimulator(Protocol):
     """Anything that can play the user.
 
     One that gets its replies one by one may have a method ``stream(requests)``, too: an iterator of ``(position,
-    reply)`` in the order in which the replies come. Then conversations go on while others still wait.
+    reply)`` in the order in which the replies come. Then conversations go on while others still wait. One that can't
+    play goals with tasks in plain words has an attribute ``plain_words = False``.
     """
 
     def reply(self, requests: Sequence[UserRequest]) -> list[UserReply]:

@@ -145,6 +145,7 @@ class ScriptedUser:
     """
 
     needs_state = True
+    plain_words = False
 
     def __init__(self, world: World, vocabulary: Vocabulary, *, drift: Mapping[str, float] | None = None) -> None:
         for mode, rate in (drift or {}).items():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ugst_env.models.served import ChatClient, ChatRequest
+from ugst_env.models.chat import ChatRequest
+from ugst_env.models.served import ChatClient
 from ugst_env.users.prompts import messages, read_reply, without_control_tokens
 from ugst_env.users.protocol import UserReply, UserRequest
 

@@ -43,6 +43,7 @@ from ugst_env.goal import (
     ComponentState,
     Fact,
     GoalState,
+    Need,
     Objective,
     Rule,
     Status,
@@ -351,6 +352,8 @@ class Codec:
         ids = self._specials(f"<{objective.domain}.{objective.action}>")
         for group, parts in (("<req>", objective.requirements), ("<pref>", objective.preferences)):
             for part in parts:
+                if isinstance(part, Need):
+                    continue  # `plain_words`: no environment asks for these.
                 if isinstance(part, Ask):
                     ids += self._specials(f"<ask.{objective.domain}.{part.slot}>")
                     continue
@@ -402,6 +405,8 @@ class Codec:
             kind = "fact" if isinstance(content, Fact) else "policy"
             # That they hold is the rule; only what broke is worth a token.
             return self._specials(f"<{kind}.{content.kind}>", "<MIS>") if now.status is Status.MISALIGNED else []
+        if isinstance(content, Need):
+            return []
         assert component.objective is not None
         domain = goal.objectives[component.objective].domain
         if isinstance(content, Objective):
@@ -562,6 +567,8 @@ class TinyUser:
     device
         A torch device, or "auto".
     """
+
+    plain_words = False
 
     def __init__(
         self,

@@ -223,7 +223,7 @@ class World:
     Raises
     ------
     ValueError
-        Without a table, or with an unknown domain or slot, a value in another spelling than `normalise` gives, or
+        With an unknown domain or slot, a value in another spelling than `normalise` gives, or
         two entities of one table with one name.
     """
 
@@ -232,8 +232,8 @@ class World:
 
     def __post_init__(self) -> None:
         unknown = [domain for domain in self.tables if domain not in DOMAINS]
-        if unknown or not self.tables:
-            raise ValueError(f"a world's tables are one or more of {_listed(DOMAINS)}, got {_listed(self.tables)}")
+        if unknown:
+            raise ValueError(f"a world's tables are of {_listed(DOMAINS)}, got {_listed(self.tables)}")
         tables = {domain: tuple(self.tables[domain]) for domain in DOMAINS if domain in self.tables}
         for domain, rows in tables.items():
             for row in rows:
