@@ -142,6 +142,8 @@ def vocabulary_of(world: World) -> Vocabulary:
 
 def _resolve_goals(goals: GoalsArgument, world: World) -> tuple[GoalSource, tuple[UserGoal, ...]]:
     if isinstance(goals, str) and goals.startswith("challenge:"):
+        if not world.domains:
+            raise ValueError(f"goals {goals!r} are about a world with tables, got none: name a world, or other goals")
         source = goal_source(goals, world)
         return source, tuple(getattr(source, "goals", ()))
     if isinstance(goals, str) and goals.startswith(("tau:", "multiwoz:")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -204,12 +205,17 @@ def read_json(answer: str) -> Any:
     begin = min((at for at in map(answer.find, "{[") if at >= 0), default=-1)
     if begin < 0:
         return None
+    text = answer[begin : begin + MAX_JSON]
     try:
-        found = repair_json(answer[begin : begin + MAX_JSON], return_objects=True)
+        # Behind the value there may be others, of what the model took for further questions.
+        return json.JSONDecoder().raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        pass
+    try:
+        found = repair_json(text, return_objects=True)
     except (ValueError, RecursionError):
         return None
-    # Behind the value there may be others, of what the model took for further questions.
-    return found[0] if isinstance(found, list) and answer[begin] == "{" and found else found
+    return found[0] if isinstance(found, list) and text[0] == "{" and found else found
 
 
 MAX_JSON = 20_000

@@ -21,7 +21,7 @@ from ugst_env.goal import Category
 from ugst_env.models.causal import Prompt
 from ugst_env.models.chat import ChatModel, ChatRequest, Completion, LocalChat, load_chat, read_json
 from ugst_env.tracking.questions import DONE, HIGHEST, KEPT, RAISED, Judge, Question, Verdict
-from ugst_env.users.prompts import describe, quote, without_control_tokens
+from ugst_env.users.prompts import describe, quote
 
 _SYSTEM = """\
 You read a conversation between a customer and a clerk, and judge statements about it. Only what was really said \
@@ -57,21 +57,60 @@ _SPEAKERS = {"user": "Customer", "agent": "Clerk"}
 
 
 def transcript(conversation: Conversation) -> list[str]:
-    """The conversation line by line. What people said is data: one line each, and no line can pass for another's."""
-    return [f"{_SPEAKERS[speaker]}: {_said(text)}\n" for speaker, text in conversation.messages()]
+    """The conversation line by line: what counts of each message, so that none can pass for another's, or a verdict."""
+    lines = [f"{_SPEAKERS[speaker]}: {plain_speech(text) or '...'}\n" for speaker, text in conversation.messages()]
+    return lines or ["(Nobody has said anything yet.)\n"]
 
 
-def _said(text: str) -> str:
-    """What somebody said, without what could pass for a line of the transcript, a statement, or a verdict."""
-    text = quote(without_control_tokens(unicodedata.normalize("NFKC", text)))
-    return _LABEL.sub(r"\1 -", text.translate(_BRACES)) or "..."
+def plain_speech(text: str) -> str:
+    """What of a message counts for a judge: its sentences, without those that speak to a judge rather than a customer.
+
+    Whatever is in brackets or tags goes, and so does a sentence with a label ("System: ..."), with the name of a
+    status in capitals, with words of mixed alphabets or without end, or one that gives orders about goals, statuses and
+    verdicts. So a message gains nothing by a trick: the judge reads what it would read without the trick.
+    """
+    text = unicodedata.normalize("NFKC", text[:MAX_SPEECH])
+    text = "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] not in "CSM" or c in _SIGNS)
+    while (shorter := _ENCLOSED.sub(" ", text)) != text:
+        text = shorter
+    sentences = [sentence.strip() for sentence in _SENTENCE.findall(_UNCLOSED.sub(" ", text))]
+    kept = [sentence for sentence in sentences if _is_speech(sentence)]
+    # What is left of a trick is often a word or two that belong to nothing.
+    whole = [sentence for sentence in kept if len(sentence.split()) > 1 or sentence[-1] in ".!?"]
+    return quote(" ".join(whole or kept))
 
 
-_BRACES = str.maketrans("{}<>", "()()")
-_LABEL = re.compile(
-    r"\b(customer|clerk|user|agent|assistant|system|statement|status|reasoning|verdict|answer)[\s\"'*_]*:",
-    re.IGNORECASE,
+MAX_SPEECH = 4000
+"""The most characters of a message that a judge reads anything of."""
+_SIGNS = "$\u20ac\u00a3+<>=|`^~\u2581"
+_ENCLOSED = re.compile(
+    r"```.*?(?:```|$)|<[^<>\n]*>(?:\s*(?:system|user|assistant|model|tool|final)\b)?|\[[^\[\]]*\]|\{[^{}]*\}", re.DOTALL
 )
+_UNCLOSED = re.compile(r"[<\[{][^\n]*|[>\]}`|^~\u2581]+")
+_SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?]+(?=\s|$)|[.!?](?=\S)[^.!?\n]*)*[.!?]*")
+_TO_A_JUDGE = re.compile(
+    r"\b(?:INCOMPLETE|ATTEMPTED|COMPLETED?|ALIGNED|MISALIGNED|HONOURED|STOP|END|EOF|SYSTEM|TERMINATE|DONE|END_OF_\w+)\b"
+    r"|\w\s*=|#{2,}|%[0-9A-F]{2}|&\w+;|\\|/exit\b|\bexit\(\)"
+    r"|(?i:\b(?:customer|clerk|user|agent|assistant|system|statement|status|reward|reasoning|verdict|answer|goal|tracker"
+    r"|judge|(?:task_)?objectives?[\w.]*|requirements?[\w.]*|preferences?[\w.]*)[\s\"'*_]*:)"
+    r"|(?i:\b(?:goal state|status(?:es)?\b.{0,30}\b(?:is|are|complete|word)|verdicts?|judges?|trackers?|simulat\w+"
+    r"|(?:requirement|objective|component)s? (?:\w+ ){0,3}(?:is|are|was|were|counts?|met|done|served|complete)"
+    r"|counts? as (?:met|done|complete|served)|mark(?:ed)? (?:\w+ ){0,4}as|your (?:goals?|instructions?|prompts?)"
+    r"|(?:ignore|forget|disregard) (?:\w+ ){0,3}(?:goals?|instructions?|rules?|prompts?)"
+    r"|you are now the|new goal|your task is|answer yes|statement is)\b)"
+)
+
+
+def _is_speech(sentence: str) -> bool:
+    words = sentence.split()
+    if not any(c.isalnum() for c in sentence) or max(map(len, words)) > 40 or len(set(words)) < len(words) / 4:
+        return False
+    mixed = any(len({_alphabet(c) for c in word if c.isalpha()}) > 1 for word in words if not word.isascii())
+    return not mixed and not _TO_A_JUDGE.search(sentence)
+
+
+def _alphabet(letter: str) -> str:
+    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 # ------------------------------------------------------------------------------------------------------------- scoring
@@ -98,7 +137,8 @@ class ScoreJudge:
     """
 
     def __init__(self, model: str | LocalChat, *, threshold: float = 0.0) -> None:
-        chat = load_chat(model) if isinstance(model, str) else model
+        served = isinstance(model, str) and model.startswith("openai:")
+        chat = load_chat(model) if isinstance(model, str) and not served else model
         if not isinstance(chat, LocalChat):
             raise TypeError("a score judge needs a local model (hf:..., a .gguf file); GenerateJudge takes served ones")
         self.threshold = threshold
@@ -157,7 +197,7 @@ class ScoreJudge:
         """What the model says to statements before anybody has spoken."""
         new = [text for text in dict.fromkeys(texts) if text not in self._priors]
         if new:
-            prompt = Prompt("judge", self._prefix(["(Nobody has said anything yet.)\n"]), 0)
+            prompt = Prompt("judge", self._prefix(transcript(Conversation())), 0)
             self._priors.update(zip(new, self._differences([prompt], [new])[0], strict=True))
 
     def _differences(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float]]:
