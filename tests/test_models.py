@@ -455,6 +455,24 @@ def test_scores_are_those_of_whole_texts(weights: Any, options: dict[str, Any]) 
             np.testing.assert_allclose(scores, plain_scores(weights, prompt, branches, labels), atol=1e-4)
 
 
+@pytest.mark.parametrize("options", [{}, {"prefill_tokens": 16}, {"cache_bytes": 1}])
+@pytest.mark.parametrize("reuses", [True, False])
+def test_likelihoods_are_those_of_whole_texts(weights: Any, options: dict[str, Any], reuses: bool) -> None:
+    model, batch = causal(weights, **options), prompts(4)
+    model.why_not = None if reuses else "for the sake of this test"
+    texts = [list(zip(some_tails(k, seed=k), some_tails(k, seed=k + 9), strict=True)) for k in range(4)]
+    for _ in range(2):
+        for prompt, pairs, found in zip(batch, texts, model.likelihood(batch, texts), strict=True):
+            for (head, text), likelihoods in zip(pairs, found, strict=True):
+                with torch.inference_mode():
+                    logits = weights(input_ids=torch.tensor([[*prompt.ids, *head, *text]])).logits[0].log_softmax(-1)
+                begin = len(prompt.ids) + len(head)
+                expected = [float(logits[begin + i - 1, token]) for i, token in enumerate(text)]
+                np.testing.assert_allclose(likelihoods, expected, atol=1e-4)
+    with pytest.raises(ValueError, match="at least one token each"):
+        model.likelihood(batch[:1], [[([], [7])]])
+
+
 def test_scoring_leaves_replies_as_they_are(weights: Any) -> None:
     batch = prompts(4)
     model = causal(weights)

@@ -238,6 +238,15 @@ def sample(
     return [int(token) for token in tokens[:, 0].tolist()]
 
 
+@dataclass(frozen=True)
+class _Branch:
+    """A continuation to be read, and of which of its tokens the logits are wanted."""
+
+    ids: Ids
+    start: int
+    stop: int
+
+
 @dataclass
 class _Row:
     """A prompt that is being answered: its uniforms (one per new token) and the reply so far."""
@@ -448,90 +457,147 @@ class CausalModel:
         FloatingPointError
             If the model's logits are not finite.
         """
-        rows = []
-        for prompt, tails in zip(prompts, branches, strict=True):
-            longest = max(map(len, tails), default=0)
-            if not all(tails) or len(prompt.ids) + longest > self.max_length:
-                raise ValueError(
-                    f"the branches of {prompt.key!r} must have 1 to {self.max_length - len(prompt.ids)} tokens, "
-                    f"got {min(map(len, tails), default=0)} to {longest}"
-                )
-            self._row(Prompt("", tuple(i for tail in tails for i in tail) or (0,), 0), 1)
-            rows.append(self._row(prompt, max(1, sum(map(len, tails)))))
-        forks = {
-            id(row): [np.asarray(tail, dtype=np.int64) for tail in tails]
-            for row, tails in zip(rows, branches, strict=True)
-        }
-        found: dict[int, list[torch.Tensor]] = {id(row): [] for row in rows}
-        with self._ready():
-            for batch in self._batches(rows) if self.reuses_cache else ():
-                try:
-                    names = self._assign(batch)
-                    self._prefill(sorted(batch, key=lambda row: row.slot))
-                    for row, logits in self._fork(batch, forks):
-                        found[id(row)].append(logits)
-                except BaseException:
-                    self.clear()
-                    raise
-                for name, row in names.items():
-                    self._cached[name].ids = row.ids
-                self.forget([name for name, row in names.items() if name != row.prompt.key])
-            for row in rows if not self.reuses_cache else ():
-                for tail in forks[id(row)]:
-                    whole = torch.from_numpy(np.concatenate([row.ids, tail]))[None].to(self.device)
-                    self.tokens += whole.numel()
-                    found[id(row)].append(self.model(input_ids=whole, use_cache=False).logits[0, -1])
-        scores = []
-        for row in rows:
-            if not found[id(row)]:
-                scores.append(np.empty((0, len(labels))))
-                continue
-            told = torch.stack(found[id(row)]).float().log_softmax(-1)[:, list(labels)]
-            if not bool(torch.isfinite(told).all()):
-                raise FloatingPointError("the model's logits are not finite")
-            scores.append(told.double().cpu().numpy())
+        scores = [np.zeros((len(tails), len(labels))) for tails in branches]
+        ends = [[(tail, len(tail) - 1, len(tail)) for tail in tails] for tails in branches]
+        for k, branch, found in self._branches(prompts, ends):
+            scores[k][branch] = found[-1, list(labels)].double().cpu().numpy()
         return scores
 
-    def _fork(self, rows: Sequence[_Row], forks: dict[int, list[Ids]]) -> Iterator[tuple[_Row, torch.Tensor]]:
-        """Read all branches behind rows whose prompts are read; yield each branch's last logits, row by row in order.
+    @torch.inference_mode()
+    def likelihood(
+        self, prompts: Sequence[Prompt], texts: Sequence[Sequence[tuple[Sequence[int], Sequence[int]]]]
+    ) -> list[list[npt.NDArray[np.float64]]]:
+        """How likely texts are behind several continuations of each prompt. No text is generated.
+
+        Parameters
+        ----------
+        prompts
+            As in `score`.
+        texts
+            For each prompt ``(head, text)`` as token ids, neither of them empty.
+
+        Returns
+        -------
+        list of list of array
+            For each text float64 ``[tokens]``, the log-probability of each of its tokens behind the prompt, the head
+            and the tokens before it.
+
+        Raises
+        ------
+        ValueError, FloatingPointError
+            As in `score`.
+        """
+        if not all(head and text for pairs in texts for head, text in pairs):
+            raise ValueError("heads and texts must have at least one token each")
+        spans = [
+            [((*head, *text), len(head) - 1, len(head) + len(text) - 1) for head, text in pairs] for pairs in texts
+        ]
+        told: list[list[npt.NDArray[np.float64]]] = [[np.empty(0)] * len(pairs) for pairs in texts]
+        for k, branch, found in self._branches(prompts, spans):
+            ids = torch.tensor([int(i) for i in texts[k][branch][1]], device=found.device)
+            told[k][branch] = found.gather(1, ids[:, None])[:, 0].double().cpu().numpy()
+        return told
+
+    def _branches(
+        self, prompts: Sequence[Prompt], branches: Sequence[Sequence[tuple[Sequence[int], int, int]]]
+    ) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Read ``(ids, start, stop)`` behind each prompt; yield the positions of prompt and branch, and log p there.
+
+        The tensor is float32 ``[stop - start, vocabulary]``: what comes behind each of these tokens.
+        """
+        rows: list[_Row] = []
+        for prompt, tails in zip(prompts, branches, strict=True):
+            longest = max((len(ids) for ids, _, _ in tails), default=0)
+            shortest = min((len(ids) for ids, _, _ in tails), default=1)
+            if not shortest or len(prompt.ids) + longest > self.max_length:
+                raise ValueError(
+                    f"the branches of {prompt.key!r} must have 1 to {self.max_length - len(prompt.ids)} tokens, "
+                    f"got {shortest} to {longest}"
+                )
+            self._row(Prompt("", tuple(i for ids, _, _ in tails for i in ids) or (0,), 0), 1)
+            rows.append(self._row(prompt, max(1, sum(len(ids) for ids, _, _ in tails))))
+        places = {id(row): k for k, row in enumerate(rows)}
+        forks = {
+            id(row): [_Branch(np.asarray(ids, dtype=np.int64), start, stop) for ids, start, stop in tails]
+            for row, tails in zip(rows, branches, strict=True)
+        }
+        seen = [0] * len(rows)
+        with self._ready():
+            for row, logits in self._read_branches(rows, forks):
+                k = places[id(row)]
+                found = logits.float().log_softmax(-1)
+                if not bool(torch.isfinite(found).all()):
+                    raise FloatingPointError("the model's logits are not finite")
+                yield k, seen[k], found
+                seen[k] += 1
+
+    def _read_branches(
+        self, rows: Sequence[_Row], forks: dict[int, list[_Branch]]
+    ) -> Iterator[tuple[_Row, torch.Tensor]]:
+        for batch in self._batches(list(rows)) if self.reuses_cache else ():
+            try:
+                names = self._assign(batch)
+                self._prefill(sorted(batch, key=lambda row: row.slot))
+                yield from self._fork(batch, forks)
+            except BaseException:
+                self.clear()
+                raise
+            for name, row in names.items():
+                self._cached[name].ids = row.ids
+            self.forget([name for name, row in names.items() if name != row.prompt.key])
+        for row in rows if not self.reuses_cache else ():
+            for branch in forks[id(row)]:
+                whole = torch.from_numpy(np.concatenate([row.ids, branch.ids]))[None].to(self.device)
+                self.tokens += whole.numel()
+                begin = len(row.ids)
+                logits = self.model(input_ids=whole, use_cache=False).logits[0]
+                yield row, logits[begin + branch.start : begin + branch.stop]
+
+    def _fork(self, rows: Sequence[_Row], forks: dict[int, list[_Branch]]) -> Iterator[tuple[_Row, torch.Tensor]]:
+        """Read all branches behind rows whose prompts are read; yield each branch's logits, row by row in order.
 
         Branches stand behind one another in their row's slot, and are overwritten by whatever comes next.
         """
-        pieces: list[tuple[_Row, list[Ids]]] = []
+        pieces: list[tuple[_Row, list[_Branch]]] = []
         filled = 0
 
         def read() -> Iterator[tuple[_Row, torch.Tensor]]:
-            packed, positions, masks, ids, owners, lasts = [], [], [], [], [], []
+            packed, positions, masks, ids, owners = [], [], [], [], []
+            keep: list[int] = []
+            sizes: list[int] = []
             at = 0
             for row, tails in pieces:
-                start, size = len(row.ids), sum(map(len, tails))
-                branch = np.repeat(np.arange(len(tails)), [len(tail) for tail in tails])
-                depth = np.concatenate([np.arange(len(tail)) for tail in tails])
+                start, size = len(row.ids), sum(len(tail.ids) for tail in tails)
+                branch = np.repeat(np.arange(len(tails)), [len(tail.ids) for tail in tails])
+                depth = np.concatenate([np.arange(len(tail.ids)) for tail in tails])
                 own = (branch[:, None] == branch) & (depth[:, None] >= depth)
                 seen = np.concatenate([np.ones((size, start), dtype=bool), own], axis=1)
                 mask = np.where(seen, np.float32(0), np.float32(-np.inf))
                 masks.append(torch.from_numpy(mask).to(device=self.device, dtype=self.model.dtype))
                 packed.append(_Piece(row.slot, at, at + size, start))
                 positions.append(start + depth)
-                ids += tails
-                lasts += (at + np.cumsum([len(tail) for tail in tails]) - 1).tolist()
+                for tail in tails:
+                    ids.append(tail.ids)
+                    keep += range(at + tail.start, at + tail.stop)
+                    sizes.append(tail.stop - tail.start)
+                    at += len(tail.ids)
                 owners += [row] * len(tails)
-                at += size
             plan = _Plan(self._slots, pieces=tuple(packed), masks=tuple(masks))
-            keep = torch.tensor(lasts, device=self.device)
-            yield from zip(owners, self._run(np.concatenate(ids), np.concatenate(positions), plan, keep), strict=True)
+            kept = torch.tensor(keep, device=self.device)
+            logits = self._run(np.concatenate(ids), np.concatenate(positions), plan, kept)
+            yield from zip(owners, torch.split(logits, sizes), strict=True)
 
         for row in rows:
             room = self._slots.capacity - len(row.ids)
-            taken: list[Ids] = []
+            taken: list[_Branch] = []
             for tail in forks[id(row)]:
-                used = sum(map(len, taken))
-                if taken and (used + len(tail) > room or filled + len(tail) > self.prefill_tokens):
+                used = sum(len(other.ids) for other in taken)
+                if taken and (used + len(tail.ids) > room or filled + len(tail.ids) > self.prefill_tokens):
                     pieces.append((row, taken))
                     yield from read()
                     pieces, filled, taken = [], 0, []
                 taken.append(tail)
-                filled += len(tail)
+                filled += len(tail.ids)
             if taken:
                 pieces.append((row, taken))
             if filled >= self.prefill_tokens:

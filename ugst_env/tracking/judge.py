@@ -2,10 +2,9 @@
 
 Two ways behind one interface (`ugst_env.tracking.questions.Judge`), both batched over components and conversations:
 
-* `ScoreJudge` writes nothing. It compares how likely "Yes" and "No" are behind a statement ("The customer has asked for
-  this: ...") and behind its opposite, and takes off what the model says to both before anybody has spoken. A small
-  model says no to everything; what is left is the evidence of the conversation. The conversation is read once for all
-  components, and what was read a turn ago is not read again.
+* `ScoreJudge` writes nothing. It looks how much likelier the conversation makes a component's words, and compares "Yes"
+  with "No" behind a statement and behind its opposite; what the model says before anybody has spoken is taken off. The
+  conversation is read once for all components, and what was read a turn ago is not read again.
 * `GenerateJudge` asks for a JSON verdict with reasoning per component, the protocol of arXiv 2507.20152.
 """
 
@@ -14,7 +13,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from ugst_env.conversation import Conversation
 from ugst_env.goal import Category
@@ -56,12 +56,15 @@ _STATEMENTS: dict[tuple[Category, int], tuple[str, str]] = {
 _SPEAKERS = {"user": "Customer", "agent": "Clerk"}
 
 
-def transcript(conversation: Conversation) -> list[str]:
+def transcript(conversation: Conversation, *, clerk_alone: bool = False) -> list[str]:
     """The conversation line by line: what counts of each message, so that none can pass for another's, or a verdict."""
-    lines = [f"{_SPEAKERS[speaker]}: {plain_speech(text) or '...'}\n" for speaker, text in conversation.messages()]
+    said = ((speaker, text) for speaker, text in conversation.messages() if speaker == "agent" or not clerk_alone)
+    lines = [f"{_SPEAKERS[speaker]}: {plain_speech(text) or '...'}\n" for speaker, text in said]
     return lines or ["(Nobody has said anything yet.)\n"]
 
 
+# The same messages come up turn after turn.
+@lru_cache(maxsize=8192)
 def plain_speech(text: str) -> str:
     """What of a message counts for a judge: its sentences, without those that speak to a judge rather than a customer.
 
@@ -119,16 +122,28 @@ def _alphabet(letter: str) -> str:
 class ScoreJudge:
     """Judges by log-probabilities, without generating text.
 
-    For a statement S and its opposite T, with d(X | C) = log p("Yes" | C, X) - log p("No" | C, X), the evidence of a
-    conversation C is ``(d(S | C) - d(S | nothing)) - (d(T | C) - d(T | nothing))``. A component moves where that is
-    more than `threshold`.
+    The next level of a component is a statement about the conversation, such as "The customer asked for this: Return
+    the kettle." Two things have to come together for it to be reached:
+
+    1. The conversation *tells* of the component: its words are likelier behind the conversation than before anybody
+       has spoken, by more than `threshold` nats per token. What the customer raised is looked for in the whole
+       conversation, what the clerk did in the clerk's words alone. That is cheap, and even small models can do it.
+    2. The model does not *deny* the statement. With d(X | C) = log p("Yes" | C, X) - log p("No" | C, X), its opinion
+       for a statement S with the opposite T is ``(d(S | C) - d(S | nothing)) - (d(T | C) - d(T | nothing))``; a model
+       denies where that is below -`certainty`. Only what passed the first test is asked.
+
+    That a fact or a rule is broken can't be told by its words: there the opinion has to be above `certainty`. A small
+    model's opinion is noise around 0 (it says no to everything, and what is left without that is little), so it neither
+    denies nor accuses.
 
     Parameters
     ----------
     model
         A local chat model, or its name (`ugst_env.models.chat.load_chat`).
     threshold
-        In nats, above 0 for a judge that rather says too little.
+        In nats per token; higher for a judge that rather says too little.
+    certainty
+        In nats.
 
     Raises
     ------
@@ -136,71 +151,96 @@ class ScoreJudge:
         If the model is a served one: servers don't tell the probabilities that this needs.
     """
 
-    def __init__(self, model: str | LocalChat, *, threshold: float = 0.0) -> None:
+    def __init__(self, model: str | LocalChat, *, threshold: float = 0.8, certainty: float = 1.0) -> None:
         served = isinstance(model, str) and model.startswith("openai:")
         chat = load_chat(model) if isinstance(model, str) and not served else model
         if not isinstance(chat, LocalChat):
             raise TypeError("a score judge needs a local model (hf:..., a .gguf file); GenerateJudge takes served ones")
-        self.threshold = threshold
+        self.threshold, self.certainty = threshold, certainty
         self._form, self._model = chat.form, chat.model
         self._labels = [self._form.data(word)[0] for word in ("Yes", "No")]
-        self._priors: dict[str, float] = {}
+        self._known: dict[tuple[str, str], float] = {}
 
     def forget(self, keys: Iterable[str]) -> None:
         """Drop the caches of these conversations."""
-        self._model.forget([f"judge/{key}" for key in keys])
+        self._model.forget([f"judge/{key}{part}" for key in keys for part in ("", "/clerk")])
 
     def judge(self, questions: Sequence[Question]) -> list[Verdict]:
         """Answer each question, in order: for the next level, and where that is reached, for the one behind it."""
-        most = [HIGHEST[question.component.category] for question in questions]
         verdicts = [Verdict(question.level) for question in questions]
-        asked = [k for k, question in enumerate(questions) if question.level < most[k]]
+        asked = [k for k, q in enumerate(questions) if q.level < HIGHEST[q.component.category]]
         while asked:
             margins = self._margins([(questions[k], verdicts[k].level + 1) for k in asked])
             again = []
             for k, margin in zip(asked, margins, strict=True):
-                moved = margin > self.threshold
-                verdicts[k] = Verdict(verdicts[k].level + moved, margin)
-                if moved and verdicts[k].level < most[k]:
+                verdicts[k] = Verdict(verdicts[k].level + (margin > 0), margin)
+                if margin > 0 and verdicts[k].level < HIGHEST[questions[k].component.category]:
                     again.append(k)
             asked = again
         return verdicts
 
     def _margins(self, asked: Sequence[tuple[Question, int]]) -> list[float]:
-        """The evidence for each question's component having reached a level."""
+        """By how much each component passed, or failed, what has to come together for the level that is asked about."""
+        told = [k for k, (question, _) in enumerate(asked) if question.component.category not in _BROKEN]
+        margins = dict(zip(told, self._told([asked[k] for k in told]), strict=True))
+        doubtful = [k for k in range(len(asked)) if margins.get(k, 1.0) > 0]
+        for k, opinion in zip(doubtful, self._opinions([asked[k] for k in doubtful]), strict=True):
+            margins[k] = min(margins[k], opinion + self.certainty) if k in margins else opinion - self.certainty
+        return [margins[k] for k in range(len(asked))]
+
+    def _told(self, asked: Sequence[tuple[Question, int]]) -> list[float]:
+        """How far the conversation tells of each component, above `threshold`."""
         texts = [
-            [form.format(describe(question.component)) for form in _STATEMENTS[question.component.category, level]]
-            for question, level in asked
+            (f"\n{_STATEMENTS[q.component.category, level][0].format('').rstrip()}", f" {describe(q.component)}")
+            for q, level in asked
         ]
-        self._learn_priors([text for pair in texts for text in pair])
-        by_key: dict[str, list[int]] = {}
-        for k, (question, _) in enumerate(asked):
-            by_key.setdefault(question.key, []).append(k)
-        prefixes = [self._prefix(transcript(asked[found[0]][0].conversation)) for found in by_key.values()]
-        scores = self._differences(
-            [Prompt(f"judge/{key}", ids, 0) for key, ids in zip(by_key, prefixes, strict=True)],
-            [[text for k in found for text in texts[k]] for found in by_key.values()],
-        )
+        new = [text for text in dict.fromkeys(texts) if ("told", "".join(text)) not in self._known]
+        if new:
+            for text, likelihood in zip(new, self._likelihoods([self._nothing], [new])[0], strict=True):
+                self._known["told", "".join(text)] = likelihood
+        groups = _grouped([(q.key, level == DONE) for q, level in asked])
+        prompts, wanted = [], []
+        for (key, by_clerk), places in groups.items():
+            lines = transcript(asked[places[0]][0].conversation, clerk_alone=by_clerk)
+            prompts.append(Prompt(f"judge/{key}{'/clerk' * by_clerk}", self._prefix(lines), 0))
+            wanted.append([texts[k] for k in places])
         margins = [0.0] * len(asked)
-        for found, row in zip(by_key.values(), scores, strict=True):
-            for place, k in enumerate(found):
-                for_it, against = (row[2 * place + i] - self._priors[texts[k][i]] for i in (0, 1))
-                margins[k] = for_it - against
+        for places, found in zip(groups.values(), self._likelihoods(prompts, wanted), strict=True):
+            for k, likelihood in zip(places, found, strict=True):
+                margins[k] = likelihood - self._known["told", "".join(texts[k])] - self.threshold
         return margins
 
-    def _prefix(self, lines: Sequence[str]) -> tuple[int, ...]:
-        opened, _ = self._form.open([("system", _SYSTEM), ("user", "The conversation:\n")])
-        # Line by line, so that a conversation that grows only grows at its end.
-        return (*opened, *(i for line in lines for i in self._form.data(line)))
+    def _likelihoods(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[tuple[str, str]]]) -> list[list[float]]:
+        """The mean log-probability of a text's tokens behind a prompt and a head."""
+        spans = [[(self._form.data(head), self._form.data(text)) for head, text in row] for row in texts]
+        return [[float(found.mean()) for found in row] for row in self._model.likelihood(prompts, spans)]
 
-    def _learn_priors(self, texts: Iterable[str]) -> None:
-        """What the model says to statements before anybody has spoken."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._priors]
+    def _opinions(self, asked: Sequence[tuple[Question, int]]) -> list[float]:
+        """What the model thinks of the statement about each component: above 0 that it is true."""
+        texts = [
+            [form.format(describe(q.component)) for form in _STATEMENTS[q.component.category, level]]
+            for q, level in asked
+        ]
+        new = [
+            text for text in dict.fromkeys(text for pair in texts for text in pair) if ("yes", text) not in self._known
+        ]
         if new:
-            prompt = Prompt("judge", self._prefix(transcript(Conversation())), 0)
-            self._priors.update(zip(new, self._differences([prompt], [new])[0], strict=True))
+            for text, found in zip(new, self._yes([self._nothing], [new])[0], strict=True):
+                self._known["yes", text] = found
+        groups = _grouped([q.key for q, _ in asked])
+        prompts = [
+            Prompt(f"judge/{key}", self._prefix(transcript(asked[places[0]][0].conversation)), 0)
+            for key, places in groups.items()
+        ]
+        scores = self._yes(prompts, [[text for k in places for text in texts[k]] for places in groups.values()])
+        opinions = [0.0] * len(asked)
+        for places, row in zip(groups.values(), scores, strict=True):
+            for place, k in enumerate(places):
+                for_it, against = (row[2 * place + i] - self._known["yes", texts[k][i]] for i in (0, 1))
+                opinions[k] = for_it - against
+        return opinions
 
-    def _differences(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+    def _yes(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         """d(X | C) for each statement behind each prompt."""
         _, closing = self._form.open([("system", ""), ("user", "")])
         branches = [
@@ -209,6 +249,27 @@ class ScoreJudge:
         ]
         scores = self._model.score(prompts, branches, self._labels)
         return [(found[:, 0] - found[:, 1]).tolist() for found in scores]
+
+    @property
+    def _nothing(self) -> Prompt:
+        return Prompt("judge", self._prefix(transcript(Conversation())), 0)
+
+    def _prefix(self, lines: Sequence[str]) -> tuple[int, ...]:
+        opened, _ = self._form.open([("system", _SYSTEM), ("user", "The conversation:\n")])
+        # Line by line, so that a conversation that grows only grows at its end.
+        return (*opened, *(i for line in lines for i in self._form.data(line)))
+
+
+_BROKEN = (Category.PROFILE, Category.POLICY)
+_Key = TypeVar("_Key")
+
+
+def _grouped(keys: Sequence[_Key]) -> dict[_Key, list[int]]:
+    """The positions of each key."""
+    groups: dict[_Key, list[int]] = {}
+    for k, key in enumerate(keys):
+        groups.setdefault(key, []).append(k)
+    return groups
 
 
 # ---------------------------------------------------------------------------------------------------------- generating
