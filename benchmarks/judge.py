@@ -79,19 +79,12 @@ class Forgetful(GenerateJudge):
         return verdicts
 
 
-class Untroubled(ScoreJudge):
-    """Scores that never move anything, so that all components stay open for the measurement."""
-
-    def __init__(self, model: LocalChat) -> None:
-        super().__init__(model, threshold=float("inf"))
-
-
 def cost(chat: LocalChat, *, components: int, turns: int, max_new_tokens: int) -> list[dict[str, Any]]:
     """Tokens and seconds per turn: the mean over all turns, and the last one."""
     goal = errands(components)
     rows = []
     judges: list[tuple[str, Judge, Sequence[int]]] = [
-        ("score", Untroubled(chat), range(turns)),
+        ("score", ScoreJudge(chat), range(turns)),
         ("generate", GenerateJudge(chat, max_new_tokens=max_new_tokens), range(turns)),
         ("generate, one call after another", Forgetful(chat, max_new_tokens=max_new_tokens), [turns - 1]),
     ]

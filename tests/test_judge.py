@@ -366,7 +366,7 @@ def test_scores_depend_on_the_question_alone(folder: Path) -> None:
 
 def test_scores_are_free_of_what_the_model_says_to_everybody(folder: Path) -> None:
     """With nothing said there is no evidence, whatever the model thinks of yes and no."""
-    judge = ScoreJudge(f"hf:{folder}", threshold=1e-3, certainty=1e-3)
+    judge = ScoreJudge(f"hf:{folder}", thresholds=(1e-3, 1e-3), certainty=1e-3)
     empty = [Question("k", Conversation(), component) for component in GOAL.components]
     judge.judge(questions(GOAL, "Hello.", "Hello."))
     for verdict in judge.judge(empty):
@@ -374,7 +374,7 @@ def test_scores_are_free_of_what_the_model_says_to_everybody(folder: Path) -> No
 
 
 def test_a_high_threshold_moves_nothing(folder: Path) -> None:
-    judge = ScoreJudge(f"hf:{folder}", threshold=1e6)
+    judge = ScoreJudge(f"hf:{folder}", thresholds=(1e6, 1e6), certainty=1e6)
     assert all(v.level == KEPT for v in judge.judge(questions(GOAL, "Cancel order W13.", "Done.")))
 
 

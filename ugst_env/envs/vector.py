@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -19,7 +19,7 @@ from ugst_env.envs.render import render_text
 from ugst_env.envs.setup import make_setup
 from ugst_env.envs.text import TextCore
 from ugst_env.goal import GoalState
-from ugst_env.users.protocol import ask_each
+from ugst_env.users.protocol import UserRequest, ask_each
 
 
 class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
@@ -156,17 +156,33 @@ class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         infos: dict[str, Any] = {}
 
         running = [k for k in range(self.num_envs) if not self._ended[k]]
-        steps = {k: self.cores[k].act(chosen[k]) for k in running}
-        steps.update(judge_all(self.cores))
-        waiting = [k for k in running if self.cores[k].waits_for_user]
-        requests = [self.cores[k].request() for k in waiting]
+        for k in running:
+            self.cores[k].check(chosen[k])
         rngs = [rng for rng in (self._rngs[k] for k in restart) if rng is not None]
-        openings = [self.cores[k].begin(rng, None) for k, rng in zip(restart, rngs, strict=True)]
-        slots = waiting + restart
+        steps: dict[int, Step] = {}
+        infos_of: dict[int, dict[str, Any]] = {}
+        asked: list[int] = []
+
+        def requests() -> Iterator[UserRequest]:
+            """What the user is asked, slot by slot: the first may be under way while others are in the making."""
+            for k in running:
+                if k not in steps:
+                    steps[k] = self.cores[k].act(chosen[k])
+                if self.cores[k].waits_for_user:
+                    asked.append(k)
+                    yield self.cores[k].request()
+                else:
+                    infos_of[k] = self._look(k, steps[k])
+            for k, rng in zip(restart, rngs, strict=True):
+                asked.append(k)
+                yield self.cores[k].begin(rng, None)
+
+        if self.setup.judge is not None:
+            steps.update({k: self.cores[k].act(chosen[k]) for k in running})
+            steps.update(judge_all(self.cores))
         # A step is worked through as soon as its reply is there, while those of other slots may still be under way.
-        infos_of = {k: self._look(k, step) for k, step in steps.items() if k not in waiting}
-        for position, reply in ask_each(self.setup.user, requests + openings) if slots else ():
-            k = slots[position]
+        for position, reply in ask_each(self.setup.user, requests()):
+            k = asked[position]
             steps[k] = self.cores[k].hear(reply)
             infos_of[k] = self._look(k, steps[k])
         for k, step in judge_all(self.cores).items():

@@ -30,7 +30,7 @@ MAX_COMPONENTS = 40
 MAX_WORDS = 60
 """The most words of one component."""
 GROUNDED = 0.6
-"""The least share of a component's words that the instruction must have."""
+"""The least share of a component's words that the instruction must have (all but one are enough)."""
 COVERED = 0.6
 """The least share of the instruction's words that the components must have."""
 
@@ -207,7 +207,9 @@ def _check(texts: Sequence[str], instruction: str) -> None:
         if not words:
             raise Refused(f"a part says nothing: {text!r}.")
         invented = [word for word in words - told if any(c.isdigit() for c in word)]
-        if invented or len(words & told) < GROUNDED * len(words):
+        # A word may well be put in to make a sentence of it.
+        foreign = len(words - told)
+        if invented or foreign == len(words) or foreign > max(1, (1 - GROUNDED) * len(words)):
             raise Refused(f"this is not in the instruction: {text[:100]!r}.")
     covered = set().union(*map(_stems, texts))
     lost = [name for name in _NAMES.findall(instruction) if not _stems(name) <= covered]

@@ -143,28 +143,32 @@ class ChatClient:
     def forget(self, keys: Iterable[str]) -> None:
         """Nothing is kept here; prefixes are the server's to remember."""
 
-    def stream(self, requests: Sequence[ChatRequest]) -> Iterator[tuple[int, Completion]]:
-        """Answer each request as ``(position, answer)``, in the order in which the answers come."""
-        jobs = []
-        for k, request in enumerate(requests):
-            body = self._body(request)
-            name = hashlib.sha256(self.base_url.encode() + b"\n" + body).hexdigest()
-            if self._cache is not None and (known := self._cache.get(name)) is not None:
-                yield k, Completion(known["text"], known["finished"], Usage(cached=1))
-            else:
-                jobs.append(_Job(k, name, body))
-        if not jobs:
-            return
+    def stream(self, requests: Iterable[ChatRequest]) -> Iterator[tuple[int, Completion]]:
+        """Answer each request as ``(position, answer)``, in the order in which the answers come.
+
+        A request is sent as soon as `requests` yields it, while others may still be in the making.
+        """
         line = self._line()
         # (when, position, job): what waits for its first or its next try.
-        queue = [(0.0, job.position, job) for job in jobs]
+        queue: list[tuple[float, int, _Job]] = []
+        fresh = enumerate(requests)
+        more = True
         try:
-            while queue or line.busy:
+            while more or queue or line.busy:
+                if more and len(line.busy) < self.concurrency:
+                    k, request = next(fresh, (-1, None))
+                    more = request is not None
+                    if request is not None:
+                        job = self._job(k, request)
+                        if isinstance(job, _Job):
+                            heapq.heappush(queue, (0.0, k, job))
+                        else:
+                            yield k, job
                 now = time.monotonic()
                 while queue and queue[0][0] <= now and len(line.busy) < self.concurrency:
                     self._send(heapq.heappop(queue)[2], line)
                 room = len(line.busy) < self.concurrency
-                for job in line.finished(queue[0][0] - now if queue and room else 1.0):
+                for job in line.finished(0.0 if more and room else queue[0][0] - now if queue and room else 1.0):
                     answer, wait = self._outcome(job)
                     if answer is None:
                         heapq.heappush(queue, (time.monotonic() + wait, job.position, job))
@@ -173,6 +177,14 @@ class ChatClient:
         finally:
             line.drop()
             self._lines.append(line)
+
+    def _job(self, position: int, request: ChatRequest) -> _Job | Completion:
+        """What is to be sent for a request, or its answer where that is known."""
+        body = self._body(request)
+        name = hashlib.sha256(self.base_url.encode() + b"\n" + body).hexdigest()
+        if self._cache is not None and (known := self._cache.get(name)) is not None:
+            return Completion(known["text"], known["finished"], Usage(cached=1))
+        return _Job(position, name, body)
 
     def close(self) -> None:
         """Close all connections that are not in use; `complete` opens them again."""
@@ -324,13 +336,13 @@ class _Line:
     def finished(self, longest: float) -> list[_Job]:
         """The jobs whose try is over; waits for one, but no longer than `longest` seconds."""
         done = self._collect()
-        if not done:
-            if self.busy:
-                self.multi.select(min(max(longest, 0.0), 1.0))
-            elif longest > 0:
-                time.sleep(longest)
-            done = self._collect()
-        return done
+        if done or longest <= 0:
+            return done
+        if self.busy:
+            self.multi.select(min(longest, 1.0))
+        else:
+            time.sleep(longest)
+        return self._collect()
 
     def _collect(self) -> list[_Job]:
         self.multi.perform()

@@ -126,7 +126,7 @@ class ScoreJudge:
     the kettle." Two things have to come together for it to be reached:
 
     1. The conversation *tells* of the component: its words are likelier behind the conversation than before anybody
-       has spoken, by more than `threshold` nats per token. What the customer raised is looked for in the whole
+       has spoken, by more than `thresholds` in nats per token. What the customer raised is looked for in the whole
        conversation, what the clerk did in the clerk's words alone. That is cheap, and even small models can do it.
     2. The model does not *deny* the statement. With d(X | C) = log p("Yes" | C, X) - log p("No" | C, X), its opinion
        for a statement S with the opposite T is ``(d(S | C) - d(S | nothing)) - (d(T | C) - d(T | nothing))``; a model
@@ -140,8 +140,9 @@ class ScoreJudge:
     ----------
     model
         A local chat model, or its name (`ugst_env.models.chat.load_chat`).
-    threshold
-        In nats per token; higher for a judge that rather says too little.
+    thresholds
+        In nats per token, for what the user did and for what the clerk did; higher for a judge that rather says too
+        little. The defaults are from SmolLM2-135M on goals for training.
     certainty
         In nats.
 
@@ -151,12 +152,14 @@ class ScoreJudge:
         If the model is a served one: servers don't tell the probabilities that this needs.
     """
 
-    def __init__(self, model: str | LocalChat, *, threshold: float = 0.8, certainty: float = 1.0) -> None:
+    def __init__(
+        self, model: str | LocalChat, *, thresholds: tuple[float, float] = (0.8, 0.5), certainty: float = 1.0
+    ) -> None:
         served = isinstance(model, str) and model.startswith("openai:")
         chat = load_chat(model) if isinstance(model, str) and not served else model
         if not isinstance(chat, LocalChat):
             raise TypeError("a score judge needs a local model (hf:..., a .gguf file); GenerateJudge takes served ones")
-        self.threshold, self.certainty = threshold, certainty
+        self.thresholds, self.certainty = thresholds, certainty
         self._form, self._model = chat.form, chat.model
         self._labels = [self._form.data(word)[0] for word in ("Yes", "No")]
         self._known: dict[tuple[str, str], float] = {}
@@ -189,7 +192,7 @@ class ScoreJudge:
         return [margins[k] for k in range(len(asked))]
 
     def _told(self, asked: Sequence[tuple[Question, int]]) -> list[float]:
-        """How far the conversation tells of each component, above `threshold`."""
+        """How far the conversation tells of each component, above the threshold."""
         texts = [
             (f"\n{_STATEMENTS[q.component.category, level][0].format('').rstrip()}", f" {describe(q.component)}")
             for q, level in asked
@@ -207,7 +210,8 @@ class ScoreJudge:
         margins = [0.0] * len(asked)
         for places, found in zip(groups.values(), self._likelihoods(prompts, wanted), strict=True):
             for k, likelihood in zip(places, found, strict=True):
-                margins[k] = likelihood - self._known["told", "".join(texts[k])] - self.threshold
+                margins[k] = likelihood - self._known["told", "".join(texts[k])]
+                margins[k] -= self.thresholds[asked[k][1] == DONE]
         return margins
 
     def _likelihoods(self, prompts: Sequence[Prompt], texts: Sequence[Sequence[tuple[str, str]]]) -> list[list[float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,8 +74,9 @@ class UserReply:
 class UserSimulator(Protocol):
     """Anything that can play the user.
 
-    One that gets its replies one by one may have a method ``stream(requests)``, too: an iterator of ``(position,
-    reply)`` in the order in which the replies come. Then conversations go on while others still wait. One that can't
+    One that gets its replies one by one may have a method ``stream(requests)``, too: it takes an iterable of requests,
+    and yields ``(position, reply)`` in the order in which the replies come. Then conversations go on while others still
+    wait, and the first requests are under way while others are still in the making. One that can't
     play goals with tasks in plain words has an attribute ``plain_words = False``.
     """
 
@@ -94,24 +95,42 @@ def ask(user: UserSimulator, requests: Sequence[UserRequest]) -> list[UserReply]
     return [replies[k] for k in range(len(requests))]
 
 
-def ask_each(user: UserSimulator, requests: Sequence[UserRequest]) -> Iterator[tuple[int, UserReply]]:
+def ask_each(user: UserSimulator, requests: Iterable[UserRequest]) -> Iterator[tuple[int, UserReply]]:
     """Ask the user simulator, and yield each reply with its position as it comes.
 
-    Whatever goes wrong with the simulator becomes replies that say so, so that each request has one.
+    Whatever goes wrong with the simulator becomes replies that say so, so that each request has one. What `requests`
+    itself raises is raised.
     """
     stream = getattr(user, "stream", None)
     if stream is None:
-        yield from enumerate(_ask_all(user, requests))
+        listed = list(requests)
+        yield from enumerate(_ask_all(user, listed) if listed else ())
         return
-    waiting = dict.fromkeys(range(len(requests)))
+    waiting: dict[int, None] = {}
+    failed: list[BaseException] = []
+
+    def noted() -> Iterator[UserRequest]:
+        try:
+            for k, request in enumerate(requests):
+                waiting[k] = None
+                yield request
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    source = noted()
     problem = "the user model ended its replies early"
     try:
-        for k, reply in stream(requests):
+        for k, reply in stream(source):
             if k in waiting:
                 del waiting[k]
                 yield k, _checked(reply)
     except Exception as error:
+        if failed:
+            raise
         problem = f"the user model raised {type(error).__name__}: {error}"
+    for _ in source:
+        pass
     for k in waiting:
         yield k, UserReply("", error=problem)
 

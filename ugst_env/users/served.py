@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ugst_env.models.chat import ChatRequest
@@ -63,9 +63,9 @@ class ServedUser:
         replies = dict(self.stream(requests))
         return [replies[k] for k in range(len(replies))]
 
-    def stream(self, requests: Sequence[UserRequest]) -> Iterator[tuple[int, UserReply]]:
+    def stream(self, requests: Iterable[UserRequest]) -> Iterator[tuple[int, UserReply]]:
         """Answer each request as ``(position, reply)``, in the order in which the replies come."""
-        for k, answer in self.client.stream([self._chat(request) for request in requests]):
+        for k, answer in self.client.stream(map(self._chat, requests)):
             if answer.error is not None:
                 yield k, UserReply("", error=answer.error, usage=answer.usage)
             else:
