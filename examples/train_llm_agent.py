@@ -30,23 +30,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from agents.llm import chat
 from ugst_env.envs.vector import UGSTTextVectorEnv
-from ugst_env.goals.generator import generate
 from ugst_env.models.causal import Prompt
 from ugst_env.training.sft import lora_config
 from ugst_env.training.weights import load_trainee, save_trainee
 from ugst_env.world import World
-
-
-def one_domain(world: World, domain: str) -> Any:
-    """Goals about nothing but one domain, so that a small model has a short list of tools to read."""
-
-    def draw(rng: random.Random) -> Any:
-        while True:
-            goal = generate(world, rng)
-            if [objective.domain for objective in goal.objectives] == [domain]:
-                return goal
-
-    return draw
 
 
 class Conversations:
@@ -155,16 +142,11 @@ def main() -> None:
     gpu = torch.cuda.is_available()
 
     town = World.load()
+    # One domain alone, so that a small model has a short list of tools to read.
     world = World("town", {options.domain: town.tables[options.domain]})
     trainee = load_trainee(options.model)
     slots = max(options.groups * options.conversations, options.test)
-    envs = UGSTTextVectorEnv(
-        slots,
-        user=options.user,
-        goals=one_domain(world, options.domain),
-        world=world,
-        autoreset_mode="disabled",
-    )
+    envs = UGSTTextVectorEnv(slots, user=options.user, world=world, autoreset_mode="disabled")
     conversations = Conversations(trainee, envs, options)
 
     def test() -> dict[str, float]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -544,6 +547,27 @@ def test_a_chat_model_goes_through_the_stages(folder: Path, collected: Path, tmp
     before, after = (transformers.LlamaForCausalLM.from_pretrained(path) for path in (folder, trained))
     changed = [name for name, weight in after.named_parameters() if not torch.equal(weight, before.get_parameter(name))]
     assert changed and all("proj" in name for name in changed)
+
+
+def test_a_chat_model_learns_as_an_agent(folder: Path, tmp_path: Path) -> None:
+    """The example, for two steps of two conversations."""
+    pytest.importorskip("trl")
+    root = Path(__file__).resolve().parents[1]
+    options = "--user scripted --steps 2 --groups 1 --conversations 2 --test 2 --most-tokens 4000".split()
+    done = subprocess.run(
+        [sys.executable, "examples/train_llm_agent.py", "--model", f"hf:{folder}", "--out", str(tmp_path), *options],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    curve = json.loads((tmp_path / "curve.json").read_text())
+    assert len(curve["steps"]) == 2
+    assert set(curve["before"]) == {"called", "return"}
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+    LanguageModelUser(tmp_path / "model")
 
 
 # -------------------------------------------------------------------------------------------------------- real weights
