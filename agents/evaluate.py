@@ -25,10 +25,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from ugst_env.envs.setup import make_setup
+from ugst_env.envs.setup import Setup, make_setup
 from ugst_env.envs.vector import DialogueVectorEnv, UGSTTextVectorEnv, UGSTVectorEnv
 from ugst_env.goal import Category
-from ugst_env.users.protocol import UserSimulator
 
 Policy = Callable[[NDArray[np.float32], NDArray[np.int8]], NDArray[np.int64]]
 """Observations float32 (n, `OBSERVATION_SIZE`) and masks int8 (n, 44) to actions int64 (n,)."""
@@ -392,6 +391,8 @@ def main(argv: Sequence[str] | None = None, *, default_agents: Sequence[str] = (
     parser.add_argument("--agents", nargs="+", default=list(default_agents), help=", ".join(AGENTS))
     parser.add_argument("--user", default="ugst-tiny", help="the simulated user")
     parser.add_argument("--goals", default="challenge:test", help="challenge:train|val|test or a file")
+    parser.add_argument("--judge", help="who judges goals in plain words: hf:NAME, a .gguf file, openai:NAME")
+    parser.add_argument("--world", default="default", help="default, a folder with the tables of a world, or none")
     parser.add_argument("--episodes", type=_at_least(1), default=150, help="how many of the goals to use")
     parser.add_argument(
         "--seeds", type=_at_least(0), nargs="+", default=[1], help="each gives every goal one conversation"
@@ -405,13 +406,15 @@ def main(argv: Sequence[str] | None = None, *, default_agents: Sequence[str] = (
     # The networks here are tiny: a second thread costs more in waiting than it saves.
     torch.set_num_threads(1)
     try:
-        policies, user = _load(options, parser)
+        policies, setup = _load(options, parser)
         results = [
             evaluate(
                 policy,
                 name=name,
                 speaks=name.startswith("llm:"),
-                user=user,
+                user=setup.user,
+                judge=setup.judge,
+                world=setup.world,
                 goals=options.goals,
                 episodes=options.episodes,
                 seeds=options.seeds,
@@ -433,13 +436,17 @@ def main(argv: Sequence[str] | None = None, *, default_agents: Sequence[str] = (
 
 def _load(
     options: argparse.Namespace, parser: argparse.ArgumentParser
-) -> tuple[list[tuple[str, Policy | Speaker]], UserSimulator]:
+) -> tuple[list[tuple[str, Policy | Speaker]], Setup]:
     """Check what only a look at the disk can check, before any time is spent."""
     try:
         if options.json is not None and not options.json.parent.is_dir():
             raise FileNotFoundError(f"the folder of --json does not exist: {options.json.parent}")
         policies = [find_policy(spec, seed=options.seeds[0]) for spec in options.agents]
-        return policies, make_setup(user=options.user, goals=options.goals, steering=options.steering).user
+        world = None if options.world == "none" else options.world
+        setup = make_setup(
+            user=options.user, goals=options.goals, judge=options.judge, world=world, steering=options.steering
+        )
+        return policies, setup
     except (ValueError, TypeError, OSError, ImportError) as error:
         parser.error(str(error))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import test_hostile
 from conftest import SHARED
+from gymnasium.utils.env_checker import check_env
 from test_language_model_user import chat_tokenizer
 
 from ugst_env.conversation import Conversation
@@ -30,6 +32,7 @@ from ugst_env.world.database import World
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from agents.evaluate import evaluate  # noqa: E402
 from ugst_env.tracking.judge import (  # noqa: E402
     GenerateJudge,
     ScoreJudge,
@@ -494,6 +497,33 @@ def test_an_environment_without_a_world(folder: Path) -> None:
     assert info["outcome"] in ("user_ended", "turn_limit", "model_error")
     assert info["judge_errors"] == 0
     env.close()
+
+
+def test_the_checker_of_gymnasium_finds_nothing(folder: Path) -> None:
+    goal = UserGoal((Objective("restaurant", "find", (Want("food", "thai"),)),), (Fact("text", "x", "You are calm."),))
+    env = gymnasium.make("UGSTText-v0", user="scripted", judge=f"hf:{folder}", goals=goal)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*different render modes.*|.*not within the action.*")
+        check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+def test_agents_are_compared_on_goals_in_plain_words(folder: Path, tmp_path: Path) -> None:
+    dump_goals([GOAL], tmp_path / "goals.yaml")
+    result = evaluate(
+        lambda conversations: ["I have cancelled it."] * len(conversations),
+        name="claims",
+        speaks=True,
+        user=f"hf:{folder}",
+        judge=f"hf:{folder}",
+        goals=str(tmp_path / "goals.yaml"),
+        world=None,
+        episodes=1,
+        num_envs=1,
+        max_turns=2,
+    )
+    assert len(result.records) == 1
 
 
 def test_the_vector_env_judges_as_the_single_env_does(folder: Path) -> None:
