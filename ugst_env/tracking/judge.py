@@ -21,7 +21,7 @@ from ugst_env.goal import Category
 from ugst_env.models.causal import Prompt
 from ugst_env.models.chat import ChatModel, ChatRequest, Completion, LocalChat, load_chat, read_json
 from ugst_env.tracking.questions import DONE, HIGHEST, KEPT, RAISED, Judge, Question, Verdict
-from ugst_env.users.prompts import describe, quote
+from ugst_env.users.prompts import describe, quote, without_control_tokens
 
 _SYSTEM = """\
 You read a conversation between a customer and a clerk, and judge statements about it. Only what was really said \
@@ -134,7 +134,8 @@ class ScoreJudge:
 
     That a fact or a rule is broken can't be told by its words: there the opinion has to be above `certainty`. A small
     model's opinion is noise around 0 (it says no to everything, and what is left without that is little), so it neither
-    denies nor accuses.
+    denies nor accuses. With such a model, an agent that merely repeats a wish is taken to have met it: train agents
+    against a model whose agreement you have measured (`benchmarks/judge.py`).
 
     Parameters
     ----------
@@ -170,6 +171,8 @@ class ScoreJudge:
 
     def judge(self, questions: Sequence[Question]) -> list[Verdict]:
         """Answer each question, in order: for the next level, and where that is reached, for the one behind it."""
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
         verdicts = [Verdict(question.level) for question in questions]
         asked = [k for k, q in enumerate(questions) if q.level < HIGHEST[q.component.category]]
         while asked:
@@ -264,6 +267,7 @@ class ScoreJudge:
         return (*opened, *(i for line in lines for i in self._form.data(line)))
 
 
+_MOST_KNOWN = 100_000
 _BROKEN = (Category.PROFILE, Category.POLICY)
 _Key = TypeVar("_Key")
 
@@ -346,7 +350,8 @@ def verdict_chat(question: Question) -> tuple[tuple[str, str], ...]:
         f"Its status is {_MEANINGS[category]}.\n"
         f'Answer with JSON alone: {{"reasoning": "one short sentence", "status": {words}}}'
     )
-    return (("system", _SYSTEM), ("user", text))
+    # Servers tokenise what they are sent as they find it.
+    return (("system", _SYSTEM), ("user", without_control_tokens(text)))
 
 
 def read_verdict(answer: Completion, question: Question) -> Verdict:
