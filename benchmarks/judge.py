@@ -1,8 +1,7 @@
 """What a judge costs, and how far it agrees with the verifiable tracker. Run ``python benchmarks/judge.py``.
 
-Cost: one conversation of `--turns` turns about a goal with `--components` open components, judged behind each turn.
-Both ways keep what they read a turn ago. The paper's protocol, one call per component with nothing re-used, stands
-beside them.
+Cost: the last of `--turns` turns of a conversation about a goal with `--components` open components. Both ways keep
+what they read a turn ago. The paper's protocol, one call per component with nothing re-used, stands beside them.
 
 Agreement: conversations of the scripted user, who drifts now and then, with a clerk who makes mistakes now and then.
 The judge goes through each conversation turn by turn, by its own earlier verdicts; its statuses are compared with the
@@ -80,39 +79,25 @@ class Forgetful(GenerateJudge):
 
 
 def cost(chat: LocalChat, *, components: int, turns: int, max_new_tokens: int) -> list[dict[str, Any]]:
-    """Tokens and seconds per turn: the mean over all turns, and the last one."""
+    """Tokens and seconds for the last of `turns` turns, when the turn before has been judged."""
     goal = errands(components)
-    rows = []
-    judges: list[tuple[str, Judge, Sequence[int]]] = [
-        ("score", ScoreJudge(chat), range(turns)),
-        ("generate", GenerateJudge(chat, max_new_tokens=max_new_tokens), range(turns)),
-        ("generate, one call after another", Forgetful(chat, max_new_tokens=max_new_tokens), [turns - 1]),
+    judges: list[tuple[str, Judge]] = [
+        ("score", ScoreJudge(chat)),
+        ("generate", GenerateJudge(chat, max_new_tokens=max_new_tokens)),
+        ("generate, one call after another", Forgetful(chat, max_new_tokens=max_new_tokens)),
     ]
-    for name, judge, measured in judges:
+    rows = []
+    for name, judge in judges:
         chat.model.clear()
-        seconds, tokens = [], []
-        for turn, said in enumerate(tqdm(talk(turns), desc=name, unit="turn")):
-            if turn not in measured:
-                continue
-            asked = [Question("cost", said, component) for component in goal.components]
-            if not seconds:
-                judge.judge(asked[:1])  # What depends on nothing but the component or the machine is not of a turn.
-            begin, before = time.perf_counter(), chat.model.tokens
-            judge.judge(asked)
-            seconds.append(time.perf_counter() - begin)
-            tokens.append(chat.model.tokens - before)
-        rows.append(
-            {
-                "way": name,
-                "seconds": float(np.mean(seconds)),
-                "tokens": float(np.mean(tokens)),
-                "last_seconds": seconds[-1],
-                "last_tokens": tokens[-1],
-            }
-        )
-    for row in rows:
-        row["faster"] = row["last_seconds"] / rows[0]["last_seconds"]
-    return rows
+        *_, earlier, now = talk(turns)
+        if not isinstance(judge, Forgetful):
+            judge.judge([Question("cost", earlier, component) for component in goal.components])
+        begin, before = time.perf_counter(), chat.model.tokens
+        verdicts = judge.judge([Question("cost", now, component) for component in goal.components])
+        seconds, tokens = time.perf_counter() - begin, chat.model.tokens - before
+        rows.append({"way": name, "seconds": seconds, "tokens": tokens, "moved": sum(v.level > KEPT for v in verdicts)})
+        print(f"{name}: {seconds:.2f} s, {tokens} tokens", flush=True)
+    return [{**row, "times": row["seconds"] / rows[0]["seconds"]} for row in rows]
 
 
 # ------------------------------------------------------------------------------------------------------------ agreement
@@ -240,16 +225,10 @@ def _roc(evidence: Iterable[tuple[float, bool]]) -> float | None:
 def show(console: Console, name: str, costs: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> None:
     """Print what was found of one model."""
     table = Table(title=f"cost of a turn, {name}")
-    for head in ("way", "tokens", "seconds", "tokens, last turn", "seconds, last turn", "times as long"):
+    for head in ("way", "tokens", "seconds", "times as long", "components moved"):
         table.add_column(head, justify="left" if head == "way" else "right")
     for row in costs:
-        figures = (
-            f"{row['tokens']:.0f}",
-            f"{row['seconds']:.2f}",
-            f"{row['last_tokens']}",
-            f"{row['last_seconds']:.2f}",
-        )
-        table.add_row(row["way"], *figures, f"{row['faster']:.1f}")
+        table.add_row(row["way"], f"{row['tokens']}", f"{row['seconds']:.2f}", f"{row['times']:.1f}", f"{row['moved']}")
     console.print(table)
     if not found:
         return
@@ -280,7 +259,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=96, help="the most tokens of a verdict")
     parser.add_argument("--goals", default="challenge:val", help="for the agreement")
     parser.add_argument("--conversations", type=int, default=20, help="for the agreement; 0: cost alone")
-    parser.add_argument("--generated", type=int, default=5, help="how many of them the generating judge reads")
+    parser.add_argument("--generated", type=int, default=3, help="how many of them the generating judge reads")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
