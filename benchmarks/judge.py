@@ -83,6 +83,8 @@ def cost(chat: LocalChat, *, components: int, turns: int, max_new_tokens: int) -
     goal = errands(components)
     judges: list[tuple[str, Judge]] = [
         ("score", ScoreJudge(chat)),
+        # As if the conversation had told of everything, so that the second test is made of every component.
+        ("score, at its most", ScoreJudge(chat, thresholds=(-1e9, -1e9), certainty=-1e9)),
         ("generate", GenerateJudge(chat, max_new_tokens=max_new_tokens)),
         ("generate, one call after another", Forgetful(chat, max_new_tokens=max_new_tokens)),
     ]
