@@ -253,7 +253,7 @@ def test_connections_are_kept_until_they_are_closed(serve: Any) -> None:
 def test_answers_come_as_they_are_ready(serve: Any) -> None:
     """A slow one holds nobody up; a stream that is left, or one within another, disturbs no other call."""
     server = serve(lambda number, body: (200, answer("Hi.")) if body["seed"] else "hang")
-    chat = client(server, timeout=0.5, attempts=1)
+    chat = client(server, timeout=3.0, attempts=1)
     asked = [replace(ASKED, seed=k) for k in (0, 1, 2)]
     positions = []
     for k, answered in chat.stream(asked):
