@@ -30,7 +30,7 @@ class NoUser:
         ({"user": NoUser()}, TypeError, r"user must be .*; got NoUser"),
         ({"user": None}, TypeError, r"user must be .*; got NoneType"),
         ({"world": "atlantis"}, (ValueError, FileNotFoundError), r"atlantis"),
-        ({"world": 7}, TypeError, r"world must be 'default', a folder or a World, got int"),
+        ({"world": 7}, TypeError, r"world must be 'default', a folder, a World or None, got int"),
         ({"goals": "challenge:tomorrow"}, ValueError, r"challenge:train, challenge:val.*got 'challenge:tomorrow'"),
         ({"goals": "nowhere.yaml"}, (ValueError, FileNotFoundError), r"nowhere.yaml"),
         ({"goals": []}, ValueError, r"goals must hold at least one goal"),
