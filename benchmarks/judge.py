@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -78,8 +79,22 @@ class Forgetful(GenerateJudge):
         return verdicts
 
 
-def cost(chat: LocalChat, *, components: int, turns: int, max_new_tokens: int) -> list[dict[str, Any]]:
-    """Tokens and seconds for the last of `turns` turns, when the turn before has been judged."""
+def cost(chat: LocalChat, *, components: int, turns: int, max_new_tokens: int, rounds: int) -> list[dict[str, Any]]:
+    """Tokens and seconds for the last of `turns` turns, when the turn before has been judged; medians over rounds."""
+    each = [
+        cost_once(chat, components=components, turns=turns, max_new_tokens=max_new_tokens)
+        for _ in tqdm(range(rounds), desc="cost", unit="round")
+    ]
+    found = []
+    for rows in zip(*each, strict=True):
+        ratios = [row["seconds"] / scored[0]["seconds"] for row, scored in zip(rows, each, strict=True)]
+        times = {"times": statistics.median(ratios), "times_range": [min(ratios), max(ratios)]}
+        found.append({**rows[0], "seconds": statistics.median(row["seconds"] for row in rows), **times})
+    return found
+
+
+def cost_once(chat: LocalChat, *, components: int, turns: int, max_new_tokens: int) -> list[dict[str, Any]]:
+    """Tokens and seconds of each way, once."""
     goal = errands(components)
     judges: list[tuple[str, Judge]] = [
         ("score", ScoreJudge(chat)),
@@ -98,8 +113,7 @@ def cost(chat: LocalChat, *, components: int, turns: int, max_new_tokens: int) -
         verdicts = judge.judge([Question("cost", now, component) for component in goal.components])
         seconds, tokens = time.perf_counter() - begin, chat.model.tokens - before
         rows.append({"way": name, "seconds": seconds, "tokens": tokens, "moved": sum(v.level > KEPT for v in verdicts)})
-        print(f"{name}: {seconds:.2f} s, {tokens} tokens", flush=True)
-    return [{**row, "times": row["seconds"] / rows[0]["seconds"]} for row in rows]
+    return rows
 
 
 # ------------------------------------------------------------------------------------------------------------ agreement
@@ -227,10 +241,11 @@ def _roc(evidence: Iterable[tuple[float, bool]]) -> float | None:
 def show(console: Console, name: str, costs: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> None:
     """Print what was found of one model."""
     table = Table(title=f"cost of a turn, {name}")
-    for head in ("way", "tokens", "seconds", "times as long", "components moved"):
+    for head in ("way", "tokens", "seconds", "times as long [least, most]", "components moved"):
         table.add_column(head, justify="left" if head == "way" else "right")
     for row in costs:
-        table.add_row(row["way"], f"{row['tokens']}", f"{row['seconds']:.2f}", f"{row['times']:.1f}", f"{row['moved']}")
+        times = "{:.1f} [{:.1f}, {:.1f}]".format(row["times"], *row["times_range"])
+        table.add_row(row["way"], f"{row['tokens']}", f"{row['seconds']:.2f}", times, f"{row['moved']}")
     console.print(table)
     if not found:
         return
@@ -258,6 +273,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=[SMOLLM2], help="hf:NAME or .gguf files")
     parser.add_argument("--components", type=int, default=10, help="open components, for the cost")
     parser.add_argument("--turns", type=int, default=10, help="turns, for the cost")
+    parser.add_argument("--rounds", type=int, default=3, help="of the cost; ratios are taken within a round")
     parser.add_argument("--max-new-tokens", type=int, default=96, help="the most tokens of a verdict")
     parser.add_argument("--goals", default="challenge:val", help="for the agreement")
     parser.add_argument("--conversations", type=int, default=20, help="for the agreement; 0: cost alone")
@@ -272,7 +288,13 @@ def main() -> None:
         if not isinstance(chat, LocalChat):
             parser.error(f"the cost of a served model is the server's to know; give a local one, got {name!r}")
         label = Path(name).name
-        costs = cost(chat, components=options.components, turns=options.turns, max_new_tokens=options.max_new_tokens)
+        costs = cost(
+            chat,
+            components=options.components,
+            turns=options.turns,
+            max_new_tokens=options.max_new_tokens,
+            rounds=options.rounds,
+        )
         chat.model.clear()
         found = []
         if told:

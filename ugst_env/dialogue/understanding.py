@@ -46,6 +46,7 @@ from rapidfuzz.distance import OSA
 from ugst_env.dialogue import patterns
 from ugst_env.dialogue.acts import DONTCARE, UserAct
 from ugst_env.dialogue.vocabulary import (
+    MAX_CHARS,
     ELSEWHERE,
     FOOD_ONLY_WITH_NOUN,
     Sense,
@@ -131,6 +132,12 @@ def understand(text: str, vocabulary: Vocabulary, context: Context) -> tuple[Use
         In the order: greeting, affirm or deny, informs and negations as they were said, requests, booking, thanks,
         goodbye. Each act occurs once. Empty for a text that says nothing known.
     """
+    return _understand(text[:MAX_CHARS], vocabulary, context)
+
+
+# A user who chooses among wordings, and all who judge the chosen one afterwards, read the same text.
+@lru_cache(maxsize=4096)
+def _understand(text: str, vocabulary: Vocabulary, context: Context) -> tuple[UserAct, ...]:
     return _Reading(text, vocabulary, context).acts()
 
 

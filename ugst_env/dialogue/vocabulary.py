@@ -301,7 +301,7 @@ _GENERIC_ENDINGS = (
 Phrase = tuple[tuple[str, ...], tuple[Sense, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Vocabulary:
     """The phrases of one world. Read-only, so one object serves every thread and every environment.
 
