@@ -193,6 +193,16 @@ class UserGoal:
                 raise ValueError(f"objectives[{index}] ({objective.domain}) has neither requirements nor preferences")
 
     @cached_property
+    def parts(self) -> tuple[tuple[Component, ...], ...]:
+        """The components of each objective, itself first."""
+        return tuple(tuple(c for c in self.components if c.objective == k) for k in range(len(self.objectives)))
+
+    @cached_property
+    def wants(self) -> tuple[tuple[tuple[Component, Want], ...], ...]:
+        """What each objective is to be searched or booked by, with its component."""
+        return tuple(tuple((c, c.content) for c in parts if isinstance(c.content, Want)) for parts in self.parts)
+
+    @cached_property
     def components(self) -> tuple[Component, ...]:
         """All components in a fixed order: profile, policy, then each objective, its requirements and preferences."""
         return tuple(self._walk())

@@ -46,9 +46,9 @@ from rapidfuzz.distance import OSA
 from ugst_env.dialogue import patterns
 from ugst_env.dialogue.acts import DONTCARE, UserAct
 from ugst_env.dialogue.vocabulary import (
-    MAX_CHARS,
     ELSEWHERE,
     FOOD_ONLY_WITH_NOUN,
+    MAX_CHARS,
     Sense,
     Vocabulary,
     is_plain,

@@ -199,7 +199,7 @@ def _try(world: World, rng: Random, split: str, kind: str) -> UserGoal | None:
         if objectives is None:
             return None
         if _fit(objectives, policy):
-            return UserGoal(objectives, profile, policy)
+            return UserGoal(tuple(map(describe, objectives)), profile, policy)
     return None
 
 
@@ -292,7 +292,7 @@ def _objective(
         made = harden(made, entity, world, rng)
     if made is None or (harden not in (None, _impossible) and not satisfiable(made, world)):
         return None
-    return describe(made) if not _beyond_means(made, profile) else None
+    return None if _beyond_means(made, profile) else made
 
 
 def _beyond_means(objective: Objective, profile: tuple[Fact, ...]) -> bool:

@@ -37,6 +37,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from random import Random
 
 from ugst_env.dialogue.acts import UserAct
@@ -317,6 +318,7 @@ POLICIES: tuple[Rule, ...] = tuple(
 )  # fmt: skip
 
 
+@lru_cache(maxsize=1024)  # One message is held against every rule.
 def _plain(text: str) -> str:
     """Fold case, quotes and spaces, none of which changes what was said."""
     folded = unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold()

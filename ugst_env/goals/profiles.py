@@ -193,6 +193,7 @@ _AM = r"(?:i'm|i am|we're|we are)"
 _BE = r"(?:i'm|i am|i'll be|i will be|we're|we are|we'll be|we will be)"
 _SO = r"(?:(?:so|very|really|just|quite|still|all|rather|pretty|actually|totally|completely|perfectly|feeling|a bit) )*"
 
+_ANY_NUMBER = re.compile(_NUMBER)
 _PARTY = tuple(
     re.compile(pattern)
     for pattern in (
@@ -369,7 +370,9 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
         raise ValueError(f"the kind of a profile fact must be one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "party_size":
         informed = {act.value for act in acts if act.kind == "inform" and act.slot == "people"} - {None, DONTCARE}
-        said = {_number(match["number"]) for pattern in _PARTY for match in _stated(pattern, plain)}
+        said = set()
+        if _ANY_NUMBER.search(plain):
+            said = {_number(match["number"]) for pattern in _PARTY for match in _stated(pattern, plain)}
         if any(_stated(_ALONE, plain)):
             said.add("1")
         return bool((informed | said) - {value})

@@ -126,15 +126,6 @@ def _objective(goal: UserGoal, domain: str | None) -> int | None:
     return None
 
 
-def _parts(goal: UserGoal, index: int) -> list[Component]:
-    """The components of objective `index`, itself first."""
-    return [component for component in goal.components if component.objective == index]
-
-
-def _wants(goal: UserGoal, index: int) -> list[tuple[Component, Want]]:
-    return [(part, part.content) for part in _parts(goal, index) if isinstance(part.content, Want)]
-
-
 def is_booking_slot(domain: str, slot: str) -> bool:
     """Whether a slot is a detail of the booking and not something to search by."""
     return slot in BOOKABLE[domain] and slot not in INFORMABLE[domain]
@@ -171,7 +162,7 @@ def _constraints(
 ) -> dict[str, str]:
     """Search constraints of an objective's requirements: the goal's, or only those that the user stated by now."""
     chosen = {}
-    for component, want in _wants(track.goal, index):
+    for component, want in track.goal.wants[index]:
         now = track.state[component.id]
         domain = track.goal.objectives[index].domain
         if is_booking_slot(domain, want.slot) or now.user_fault:
@@ -201,7 +192,7 @@ def _booking_wants(track: Tracked, index: int, entity: Entity | None) -> dict[st
     domain = track.goal.objectives[index].domain
     return {
         want.slot: in_force(want, switched=track.state[component.id].switched, entity=entity)
-        for component, want in _wants(track.goal, index)
+        for component, want in track.goal.wants[index]
         if is_booking_slot(domain, want.slot) and not track.state[component.id].user_fault
     }
 
@@ -229,7 +220,7 @@ class VerifiableTracker:
                     track, Cause.USER, "invention", f"{act.kind} about {act.domain}, which is not in the goal"
                 )
                 continue
-            objective = track.goal.components[self._position(track.goal, index)]
+            objective = track.goal.parts[index][0]
             if track.state[objective.id].status is Status.INCOMPLETE:
                 track = _move(track, objective.id, status=Status.ATTEMPTED)
             if act.kind == "request":
@@ -237,7 +228,7 @@ class VerifiableTracker:
             elif act.slot is not None and act.value is not None:
                 track = self._stated(track, index, act)
             elif act.kind == "inform" and any(
-                w.slot == "type" and w.value == act.value for _, w in _wants(track.goal, index)
+                w.slot == "type" and w.value == act.value for _, w in track.goal.wants[index]
             ):
                 # "I need a hotel" raises the domain with the very word for one of its types.
                 track = self._stated(track, index, replace(act, slot="type"))
@@ -245,10 +236,6 @@ class VerifiableTracker:
             set(values) - set(before.stated.get(key, ())) for key, values in track.stated.items()
         )
         return self._settle(_with(track, news=news))
-
-    @staticmethod
-    def _position(goal: UserGoal, index: int) -> int:
-        return next(k for k, c in enumerate(goal.components) if c.objective == index)
 
     def _judge_manner(self, track: Tracked, text: str, acts: tuple[UserAct, ...], end: bool) -> Tracked:
         previous = track.last_act
@@ -268,7 +255,7 @@ class VerifiableTracker:
         return track
 
     def _asked(self, track: Tracked, index: int, act: UserAct) -> Tracked:
-        for part in _parts(track.goal, index):
+        for part in track.goal.parts[index]:
             if isinstance(part.content, Ask) and part.content.slot == act.slot:
                 if track.state[part.id].status is Status.INCOMPLETE:
                     track = _move(track, part.id, status=Status.ATTEMPTED)
@@ -278,7 +265,7 @@ class VerifiableTracker:
     def _stated(self, track: Tracked, index: int, act: UserAct) -> Tracked:
         assert act.domain is not None and act.slot is not None and act.value is not None
         key = (act.domain, act.slot)
-        found = next(((c, w) for c, w in _wants(track.goal, index) if w.slot == act.slot), None)
+        found = next(((c, w) for c, w in track.goal.wants[index] if w.slot == act.slot), None)
         if act.kind == "negate":
             if found is not None and act.value in (found[1].value, found[1].otherwise):
                 track = self._contradicted(track, *found, act.value)
@@ -387,7 +374,7 @@ class VerifiableTracker:
             # A true report, on what was said since the one before, or on another booking.
             return before.news if act.kind == "no_offer" else act != before.last_act
         if act.kind == "request" and index is not None and act.domain is not None:
-            known = any(want.slot == act.slot for _, want in _wants(after.goal, index))
+            known = any(want.slot == act.slot for _, want in after.goal.wants[index])
             return known and (act.domain, act.slot or "") not in before.stated
         return act.kind == "req_more" and all(
             s.served or s.user_fault for c, s in after.state.items() if c.objective is not None
@@ -409,7 +396,7 @@ class VerifiableTracker:
         track = _with(track, refused=track.refused | {domain})
         switches = [
             c
-            for c, w in _wants(track.goal, index)
+            for c, w in track.goal.wants[index]
             if w.condition == "no_match" and not is_booking_slot(domain, w.slot) and not track.state[c.id].switched
         ]
         for component in switches:
@@ -426,7 +413,7 @@ class VerifiableTracker:
 
     def _give_up(self, track: Tracked, index: int) -> Tracked:
         """The world has no such thing and the agent said so: what is left of the objective counts as done."""
-        for part in _parts(track.goal, index):
+        for part in track.goal.parts[index]:
             now = track.state[part.id]
             if now.served or now.user_fault:
                 continue
@@ -435,7 +422,7 @@ class VerifiableTracker:
         return track
 
     def _blame(self, track: Tracked, index: int, cause: Cause) -> Tracked:
-        for part in _parts(track.goal, index):
+        for part in track.goal.parts[index]:
             now = track.state[part.id]
             if now.status is Status.ATTEMPTED and not now.served and now.cause is None:
                 track = _move(track, part.id, cause=cause)
@@ -498,7 +485,7 @@ class VerifiableTracker:
             return track
         switches = [
             c
-            for c, w in _wants(track.goal, index)
+            for c, w in track.goal.wants[index]
             if w.condition == "no_match" and is_booking_slot(domain, w.slot) and not track.state[c.id].switched
         ]
         for component in switches:
@@ -556,7 +543,7 @@ class VerifiableTracker:
             return track
         track = self._switch_details(track, index, entity)
         booked = self._right_booking(track, index)
-        for part in _parts(track.goal, index):
+        for part in track.goal.parts[index]:
             now = track.state[part.id]
             if now.served or now.user_fault or part.category is not Category.REQUIREMENT:
                 continue
@@ -574,7 +561,7 @@ class VerifiableTracker:
                 if booked if is_booking_slot(domain, content.slot) else met:
                     track = _move(track, part.id, status=Status.COMPLETE, cause=None, served=True)
         complete = booked if objective.action == "book" else stated == everything
-        head = _parts(track.goal, index)[0]
+        head = track.goal.parts[index][0]
         now = track.state[head.id]
         if complete and stated == everything and now.status is Status.ATTEMPTED and not (now.served or now.user_fault):
             track = _move(track, head.id, status=Status.COMPLETE, cause=None, served=True)
@@ -584,7 +571,7 @@ class VerifiableTracker:
 
     def _switch_details(self, track: Tracked, index: int, entity: Entity) -> Tracked:
         """Mark which conditional details ("if it has parking") the user now knows to be in force."""
-        for component, want in _wants(track.goal, index):
+        for component, want in track.goal.wants[index]:
             if want.condition in (None, "no_match") or want.condition is None:
                 continue
             slot, _, value = want.condition.partition("=")
@@ -595,7 +582,7 @@ class VerifiableTracker:
         return track
 
     def _settle_preferences(self, track: Tracked, index: int, entity: Entity, everything: Mapping[str, str]) -> Tracked:
-        for component, want in _wants(track.goal, index):
+        for component, want in track.goal.wants[index]:
             now = track.state[component.id]
             if component.category is not Category.PREFERENCE or now.served or now.user_fault:
                 continue
@@ -698,7 +685,7 @@ class VerifiableTracker:
             return False
         return any(
             track.state[part.id].status is Status.INCOMPLETE and part.category is Category.REQUIREMENT
-            for part, want in _wants(track.goal, component.objective)
+            for part, want in track.goal.wants[component.objective]
             if not booking or is_booking_slot(domain, want.slot)
         )
 
