@@ -129,7 +129,8 @@ def test_without_steering_it_writes_down_where_it_stands(tiny: TinyUser, world: 
         while not over:
             request = episode.request()
             reply = tiny.reply([request])[0]
-            shown = tiny.codec.state(episode.state, left=request.max_turns - request.turn)[2:]
+            before = request.states[-2] if len(request.states) > 1 else None
+            shown = tiny.codec.state(episode.state, before=before, left=request.max_turns - request.turn)[2:]
             right += reply.trace == tiny.codec.tokenizer.decode(shown, skip_special_tokens=False).replace("><", "> <")
             turns += 1
             over = episode.hear(reply).over

@@ -105,14 +105,14 @@ def encode(
         ids.extend(piece)
         learnt.extend([learn] * len(piece))
 
-    for agent, state, left, reply, learn in lived:
+    for turn, (agent, _, left, reply, learn) in enumerate(lived):
         if agent is not None:
             topic = topic_of(agent, topic)
             add(codec.agent(agent, handles, topic))
         wrong = trace and rng is not None and rng.random() < WRONG_STATES
         if steering or trace:
-            shown = rng.choice(lived)[1] if wrong and rng is not None else state
-            block = codec.state(shown, left=left)
+            at = rng.randrange(len(lived)) if wrong and rng is not None else turn
+            block = codec.state(lived[at][1], before=lived[at - 1][1] if at else None, left=left)
             add(block[:2])  # The runtime tells the turn.
             add(block[2:], trace and not wrong)
         add([codec.ids["<user>"]], trace and not wrong)

@@ -372,23 +372,33 @@ class Codec:
     def _turn(self, left: int) -> list[int]:
         return self._specials("<state>", TURN_TOKENS[min(left, len(TURN_TOKENS) - 1)])
 
-    def state(self, state: GoalState, *, left: int) -> list[int]:
+    def state(self, state: GoalState, *, before: GoalState | None, left: int) -> list[int]:
         """Token ids of a goal state with `left` user turns left: every status, and which alternative is in force.
 
-        An objective that nobody has touched yet, or that is served in all its parts, is told by its own status alone.
+        An objective that nobody has touched yet, or that was served in all its parts `before` (one turn earlier), is
+        told by its own status alone: so what a turn has served is told part by part. What the policy asks for now is
+        told again: values to keep quiet about, which rules there are, and the room for things in a message.
         """
         ids = self._turn(left)
-        rows = list(state.items())
-        for component, now in rows:
+        bound = limits(state.goal.policy)
+        earlier = before.states if before is not None else GoalState.start(state.goal).states
+        rows = list(zip(state.goal.components, earlier, state.states, strict=True))
+        for component, _, now in rows:
             if component.objective is None:
                 ids += self._status(state.goal, component, now)
         for index in range(len(state.goal.objectives)):
-            parts = [(c, now) for c, now in rows if c.objective == index]
-            untouched = all(now == ComponentState(START[c.category]) for c, now in parts)
-            settled = all(now.served for _, now in parts)
-            for component, now in parts[:1] if untouched or settled else parts:
-                ids += self._status(state.goal, component, now)
-        return ids
+            parts = [row for row in rows if row[0].objective == index]
+            untouched = all(now == ComponentState(START[c.category]) for c, _, now in parts)
+            settled = all(then.served and now.served for _, then, now in parts)
+            for component, _, now in parts[:1] if untouched or settled else parts:
+                secret = isinstance(component.content, Want) and component.content.slot in bound.withheld
+                quiet = secret and now.status is Status.INCOMPLETE
+                ids += self._status(state.goal, component, now, quiet=quiet)
+        for rule in state.goal.policy:
+            over = rule.kind == "not_first" and before is not None
+            if rule.kind not in ("text", *RENDERED) and not over:
+                ids += self._specials(f"<policy.{rule.kind}>")
+        return ids + (self._specials(_ROOM[bound.max_things]) if bound.max_things in _ROOM else [])
 
     def repetition(self, goal: UserGoal, *, left: int) -> list[int]:
         """Token ids of the goal once more in the place of its state: what there is to do, without any status."""
@@ -399,7 +409,7 @@ class Codec:
                 ids += [token for token in self._status(goal, component, now) if token not in statuses]
         return ids
 
-    def _status(self, goal: UserGoal, component: Component, now: ComponentState) -> list[int]:
+    def _status(self, goal: UserGoal, component: Component, now: ComponentState, *, quiet: bool = False) -> list[int]:
         content = component.content
         if isinstance(content, (Fact, Rule)):
             kind = "fact" if isinstance(content, Fact) else "policy"
@@ -414,7 +424,7 @@ class Codec:
         elif isinstance(content, Ask):
             ids = self._specials(f"<ask.{domain}.{content.slot}>", _STATUS[now.status])
         else:
-            ids = self._specials(f"<{domain}.{content.slot}>", _STATUS[now.status])
+            ids = self._specials(f"<{domain}.{content.slot}>", *(("<secret>",) if quiet else ()), _STATUS[now.status])
             if now.switched:
                 ids += self._specials("<else>")
         if now.user_fault:
@@ -454,7 +464,8 @@ class Codec:
             if steering:
                 state = request.states[index] if index < len(request.states) else request.state
                 assert state is not None
-                ids += self.state(state, left=left)
+                before = request.states[index - 1] if index else None
+                ids += self.state(state, before=before, left=left)
             elif request.repeat:
                 ids += self.repetition(request.goal, left=left)
             elif trace:
