@@ -336,6 +336,9 @@ def train(config: GRPOStage) -> None:
         max_completion_length=_longest(trainee, config, prefixes.values()),
         reward_weights=[SIMULATOR_WEIGHT] * len(Category),
         beta=0.0,
+        # Within a group all differences would weigh the same: an early goodbye, which earns nothing, no more than a
+        # goodbye that comes a turn late.
+        scale_rewards="batch",
         logging_steps=5,
         save_steps=config.save_steps,
         save_total_limit=1,

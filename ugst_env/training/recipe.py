@@ -64,7 +64,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
         model=name,
         prefixes=amount(2400),
         batch=8,
-        steps=amount(200),
+        steps=amount(120),
         steered=0.3,
         **common,
     )
