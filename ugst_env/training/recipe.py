@@ -37,13 +37,15 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
     )
     yield tiny.TinyConfig(data=out / "base-data", out=out / "base", tokens=amount(6_000_000), trace=1.0, **common)
     before, share = "base", 0.25
-    for k in (1, 2, 3):
+    for k in (1, 2, 3, 4):
         data, model = out / f"sft-data-{k}", out / f"sft-{k}"
         yield collect.CollectConfig(
             out=data,
             user="scripted",
             stray=f"hf:{out / before / 'model'}",
             stray_rate=share,
+            # Last come the mistakes that a model makes when it has to write its goal states itself.
+            steering=k < 4,
             conversations=amount(10000),
             batch=256,
             **{**train, "seed": seed + k},

@@ -13,7 +13,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
 from ugst_env.envs.episode import Episode
-from ugst_env.goal import GoalState
+from ugst_env.goal import START, Category, ComponentState, GoalState, Status
 from ugst_env.training.collect import default_tracker, read_conversations, replay
 from ugst_env.training.launch import launch
 from ugst_env.users.protocol import UserReply
@@ -72,9 +72,34 @@ class TinyConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 
-# How often a training sequence shows the state of another turn: a model that writes states itself will be wrong at
-# times, and must find back from the conversation alone.
-WRONG_STATES = 0.1
+# How often a training sequence shows a wrong state: a model that writes states itself will be wrong at times, and must
+# find back from the conversation alone.
+WRONG_STATES = 0.2
+
+
+def _mistaken(states: Sequence[GoalState], turn: int, rng: random.Random) -> tuple[GoalState, GoalState | None]:
+    """A wrong state for a turn, and the one before it: another turn's, or with parts ticked off that nobody raised."""
+    at = rng.randrange(len(states)) if rng.random() < 0.3 else turn
+    state, before = states[at], states[at - 1] if at else None
+    rows = list(state.items())
+    raised = {
+        c.objective for c, now in rows if c.category is Category.OBJECTIVE and now.status is not Status.INCOMPLETE
+    }
+    untold = [
+        k for k, (c, now) in enumerate(rows) if c.objective in raised and now == ComponentState(START[c.category])
+    ]
+    if at == turn and untold:
+        ticked = set(rng.sample(untold, min(len(untold), rng.choice((1, 1, 2)))))
+        states_now = [now for _, now in rows]
+        for k in ticked:
+            done = Status.ALIGNED if rows[k][0].category is Category.PREFERENCE else Status.COMPLETE
+            states_now[k] = ComponentState(done, served=True)
+        for k, (head, _) in enumerate(rows):
+            parts = [states_now[j] for j, (c, _) in enumerate(rows) if c.objective == head.objective and j != k]
+            if head.category is Category.OBJECTIVE and head.objective in raised and all(part.served for part in parts):
+                states_now[k] = ComponentState(Status.COMPLETE, served=True)
+        state = GoalState(state.goal, tuple(states_now))
+    return state, before
 
 
 def encode(
@@ -88,8 +113,7 @@ def encode(
     """Token ids of a conversation as `replay` yields it, and which of them are learnt.
 
     The replies that are to be learnt; with `trace`, the goal states before all replies, too. Then a share
-    `WRONG_STATES` of them, drawn with `rng`, is that of another turn, and neither that state nor the reply behind it is
-    learnt.
+    `WRONG_STATES` of them, drawn with `rng`, is wrong, and neither that state nor the reply behind it is learnt.
     """
     lived: list[tuple[str | None, GoalState, int, UserReply, bool]] = []
     for episode, reply, learn in turns:
@@ -111,8 +135,11 @@ def encode(
             add(codec.agent(agent, handles, topic))
         wrong = trace and rng is not None and rng.random() < WRONG_STATES
         if steering or trace:
-            at = rng.randrange(len(lived)) if wrong and rng is not None else turn
-            block = codec.state(lived[at][1], before=lived[at - 1][1] if at else None, left=left)
+            states = [state for _, state, *_ in lived]
+            state, before = states[turn], states[turn - 1] if turn else None
+            if wrong and rng is not None:
+                state, before = _mistaken(states, turn, rng)
+            block = codec.state(state, before=before, left=left)
             add(block[:2])  # The runtime tells the turn.
             add(block[2:], trace and not wrong)
         add([codec.ids["<user>"]], trace and not wrong)
