@@ -67,6 +67,8 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
         prefixes=amount(2400),
         batch=8,
         steps=amount(120),
+        # More than that, and the goal states that the model writes suffer, which no reward is paid for.
+        learning_rate=4e-5,
         steered=0.3,
         **common,
     )
