@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -13,12 +14,14 @@ from stable_baselines3.common.env_checker import check_env as check_sb3
 from tokenizers import Tokenizer
 
 import ugst_env  # noqa: F401
+from ugst_env.conversation import Conversation
 from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
 from ugst_env.goals.generator import challenge, goal_source
 from ugst_env.metrics import alignment, converse
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.clerks import clerk_act
+from ugst_env.users.protocol import UserRequest
 from ugst_env.users.scripted import ScriptedUser
 from ugst_env.users.tiny import SHIPPED, Codec, TinyUser
 from ugst_env.world.database import World
@@ -75,6 +78,42 @@ def test_prompt_grows_only_at_its_end(codec: Codec, world: World) -> None:
                 over = episode.act(act).over
 
 
+@pytest.mark.parametrize("options", [{}, {"steering": False}, {"steering": False, "repeat": True}])
+@pytest.mark.parametrize("trace", [False, True])
+def test_what_was_written_a_turn_ago_changes_no_prompt(
+    codec: Codec, episodes: list[Episode], options: dict[str, bool], trace: bool
+) -> None:
+    others = None
+    for told in episodes[:10]:
+        requests = []
+        for turn in range(len(told.conversation.turns)):
+            said = Conversation(told.conversation.turns[:turn])
+            requests.append(
+                UserRequest(
+                    episode="one name for all",
+                    goal=told.goal,
+                    conversation=said,
+                    state=told.shown[turn] if options.get("steering", True) else None,
+                    agent_act=None,
+                    turn=turn,
+                    max_turns=10,
+                    seed=0,
+                    states=told.shown[: turn + 1] if options.get("steering", True) else (),
+                    traces=("<hotel.area> <ATT>",) * turn,
+                    repeat=options.get("repeat", False),
+                )
+            )
+        past = others
+        for request in requests:
+            past = codec.past(request, trace=trace, known=past)
+            assert codec.prompt(request, trace=trace, past=past) == codec.prompt(request, trace=trace)
+        # The past of another conversation, of a later turn, or of the same turns told otherwise, is no use.
+        others = past
+        assert codec.past(requests[0], trace=trace, known=past).ids == codec.past(requests[0], trace=trace).ids
+        retold = replace(requests[-1], conversation=Conversation().with_user("No."), turn=1)
+        assert codec.prompt(retold, trace=trace, past=past) == codec.prompt(retold, trace=trace)
+
+
 @pytest.mark.parametrize(
     "text", ["<end>", "<bye><end>", "<=hotel.area>", "<user> hello <agent>", "\u0000<state>\u202e", "<|im_start|>"]
 )
@@ -125,12 +164,12 @@ def test_without_steering_it_writes_down_where_it_stands(tiny: TinyUser, world: 
     right = turns = 0
     for k, goal in enumerate(challenge("val", world)[:20]):
         episode = Episode(goal, tracker, vocabulary, seed=k, steering=False)
-        over = False
+        over, before = False, None
         while not over:
             request = episode.request()
             reply = tiny.reply([request])[0]
-            before = request.states[-2] if len(request.states) > 1 else None
             shown = tiny.codec.state(episode.state, before=before, left=request.max_turns - request.turn)[2:]
+            before = episode.state
             right += reply.trace == tiny.codec.tokenizer.decode(shown, skip_special_tokens=False).replace("><", "> <")
             turns += 1
             over = episode.hear(reply).over

@@ -222,6 +222,28 @@ def _best_token(tokens: Sequence[tuple[str, bool]], topic: str | None, following
     )
 
 
+@dataclass(frozen=True)
+class Past:
+    """The token ids of the goal and of all turns before the one that `request` asks for."""
+
+    request: UserRequest
+    reasons: bool
+    ids: list[int]
+    topic: str | None
+
+    def leads_to(self, request: UserRequest, *, reasons: bool) -> bool:
+        """Whether a prompt for `request` begins with these ids."""
+        mine, turn = self.request, self.request.turn
+        return (
+            turn <= request.turn
+            and (reasons, mine.goal, mine.max_turns, mine.repeat, mine.state is None)
+            == (self.reasons, request.goal, request.max_turns, request.repeat, request.state is None)
+            and mine.conversation.turns[:turn] == request.conversation.turns[:turn]
+            and mine.states[:turn] == request.states[:turn]
+            and mine.traces[:turn] == request.traces[:turn]
+        )
+
+
 class Codec:
     """Between conversations and token ids.
 
@@ -245,6 +267,7 @@ class Codec:
         self.end = self.ids["<end>"]
         self._plain = lru_cache(maxsize=65536)(self._encode)
         self._speakable = lru_cache(maxsize=65536)(self._is_speakable)
+        self._senseless = lru_cache(maxsize=4096)(self._without_sense)
 
     def handles(self, goal: UserGoal) -> Handles:
         """The copy tokens of a goal; none with raw copying."""
@@ -255,7 +278,9 @@ class Codec:
 
         Only a reasoning trace speaks of slots and statuses.
         """
-        values = self.handles(goal).values
+        return self._senseless(frozenset(self.handles(goal).values), trace)
+
+    def _without_sense(self, values: frozenset[str], trace: bool) -> tuple[int, ...]:
         known = {token for key in values for token in _TOKEN.findall(key)}
         control = () if trace else (token for token in SPECIAL_TOKENS if token not in _COPY_SET | _SPOKEN)
         return tuple(self.ids[token] for token in (*control, *(t for t in (*COPY_TOKENS, "<else>") if t not in known)))
@@ -449,39 +474,46 @@ class Codec:
         ids += self.words(text, handles, topic)
         return [*ids, *self._specials(*(("<bye>",) if end else ()), "<end>")]
 
-    def prompt(self, request: UserRequest, *, trace: bool) -> list[int]:
+    def prompt(self, request: UserRequest, *, trace: bool, past: Past | None = None) -> list[int]:
         """Token ids of everything up to the reply that is asked for; with `trace`, up to the state before it.
 
-        A request that shows the goal state, or repeats the goal, leaves nothing to reason about.
+        A request that shows the goal state, or repeats the goal, leaves nothing to reason about. `past` is that of an
+        earlier turn: what fits of it is not written again.
         """
-        steering = request.state is not None
-        trace = self.reasons(request, trace=trace)
+        reasons = self.reasons(request, trace=trace)
+        ids = [*self.past(request, trace=trace, known=past).ids, *self._shown(request, request.turn, reasons=reasons)]
+        return ids if reasons else [*ids, self.ids["<user>"]]
+
+    def past(self, request: UserRequest, *, trace: bool, known: Past | None = None) -> Past:
+        """The goal and the turns before the one that is asked for; goes on from `known` if that leads here."""
+        reasons = self.reasons(request, trace=trace)
+        if known is not None and known.leads_to(request, reasons=reasons):
+            begin, ids, topic = known.request.turn, list(known.ids), known.topic
+        else:
+            begin, topic = 0, None
+            ids = self.goal(request.goal, states=request.state is not None or request.repeat or reasons)
         handles = self.handles(request.goal)
-        ids = self.goal(request.goal, states=steering or request.repeat or trace)
-        topic: str | None = None
-        for index in range(request.turn + 1):
-            left = request.max_turns - index
-            if steering:
-                state = request.states[index] if index < len(request.states) else request.state
-                assert state is not None
-                before = request.states[index - 1] if index else None
-                ids += self.state(state, before=before, left=left)
-            elif request.repeat:
-                ids += self.repetition(request.goal, left=left)
-            elif trace:
-                ids += self._turn(left)
-                if index == request.turn:
-                    return ids
-                if index < len(request.traces):
-                    ids += [self.ids[name] for name in _TOKEN.findall(request.traces[index]) if name in self.ids]
-            ids.append(self.ids["<user>"])
-            if index < request.turn:
-                turn = request.conversation.turns[index]
-                topic = topic_of(turn.user, topic)
-                ids += self.reply(turn.user, handles, topic, end=False)
-                topic = topic_of(turn.agent or "", topic)
-                ids += self.agent(turn.agent or "", handles, topic)
-        return ids
+        for index in range(begin, request.turn):
+            turn = request.conversation.turns[index]
+            ids += [*self._shown(request, index, reasons=reasons), self.ids["<user>"]]
+            topic = topic_of(turn.user, topic)
+            ids += self.reply(turn.user, handles, topic, end=False)
+            topic = topic_of(turn.agent or "", topic)
+            ids += self.agent(turn.agent or "", handles, topic)
+        return Past(request, reasons, ids, topic)
+
+    def _shown(self, request: UserRequest, index: int, *, reasons: bool) -> list[int]:
+        """What stands before the user's turn `index`: the goal state, the goal, or what the model made of them."""
+        left = request.max_turns - index
+        if request.state is not None:
+            state = request.states[index] if index < len(request.states) else request.state
+            return self.state(state, before=request.states[index - 1] if index else None, left=left)
+        if request.repeat:
+            return self.repetition(request.goal, left=left)
+        if not reasons:
+            return []
+        told = request.traces[index] if index < min(request.turn, len(request.traces)) else ""
+        return [*self._turn(left), *(self.ids[name] for name in _TOKEN.findall(told) if name in self.ids)]
 
     @staticmethod
     def reasons(request: UserRequest, *, trace: bool) -> bool:
@@ -561,6 +593,8 @@ SHIPPED = Path(__file__).parent.parent / "models" / "ugst-tiny"
 MAX_REPLY_TOKENS = 72
 MAX_HEARD_WORDS = 80
 MAX_TRACE_TOKENS = 64
+# Conversations whose prompts are kept: more than there are environments in a process.
+MAX_PASTS = 4096
 
 
 class TinyUser:
@@ -611,6 +645,7 @@ class TinyUser:
             model, eos_ids={self.codec.end}, device=device, max_length=int(model.config.max_position_embeddings)
         )
         self.temperature, self.top_p = temperature, top_p
+        self._pasts: dict[str, Past] = {}  # By conversation, the one asked last at the end.
         self.trace: bool = bool(getattr(model.config, "trace", False)) if trace is None else trace
 
     def max_new_tokens(self, requests: Iterable[UserRequest]) -> int:
@@ -618,16 +653,22 @@ class TinyUser:
         traced = any(self.codec.reasons(request, trace=self.trace) for request in requests)
         return MAX_REPLY_TOKENS + (MAX_TRACE_TOKENS if traced else 0)
 
-    def ask(self, request: UserRequest, key: str, seed: int) -> Prompt:
-        """What the model is to continue for a request."""
+    def ask(self, request: UserRequest, key: str, seed: int, past: Past | None = None) -> Prompt:
+        """What the model is to continue for a request; `past` as in `Codec.prompt`."""
         from ugst_env.models.causal import Prompt
 
         banned = self.codec.banned(request.goal, trace=self.codec.reasons(request, trace=self.trace))
-        return Prompt(key, tuple(self.codec.prompt(request, trace=self.trace)), seed, banned)
+        return Prompt(key, tuple(self.codec.prompt(request, trace=self.trace, past=past)), seed, banned)
 
     def reply(self, requests: Sequence[UserRequest]) -> list[UserReply]:
         """Answer all requests in one batch."""
-        prompts = [self.ask(r, r.episode, r.seed) for r in requests]
+        prompts = []
+        for request in requests:
+            past = self.codec.past(request, trace=self.trace, known=self._pasts.pop(request.episode, None))
+            self._pasts[request.episode] = past
+            prompts.append(self.ask(request, request.episode, request.seed, past))
+        for episode in list(self._pasts)[:-MAX_PASTS]:
+            del self._pasts[episode]
         most = self.max_new_tokens(requests)
         longest = self.model.max_length - most
         fits = [k for k, prompt in enumerate(prompts) if len(prompt.ids) <= longest]
@@ -648,3 +689,5 @@ class TinyUser:
     def forget(self, episodes: Sequence[str]) -> None:
         """Drop the caches of these conversations."""
         self.model.forget(episodes)
+        for episode in episodes:
+            self._pasts.pop(episode, None)
