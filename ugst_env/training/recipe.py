@@ -21,7 +21,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
     """The configuration of every stage, in order; `scale` shrinks all amounts of data and training alike.
 
     1. The base learns from drifting users, with and without goal states.
-    2. Fine-tuning, in three rounds: the scripted user, steered, holds conversations in which the model of the round
+    2. Fine-tuning, in four rounds: the scripted user, steered, holds conversations in which the model of the round
        before takes some of the turns. The scripted user's replies are learnt, in whatever situation it was put, and
        to write the goal state before each, which from now on is the model's reasoning trace.
     3. GRPO on prefixes of the fine-tuned model's own conversations, mostly without goal states.
