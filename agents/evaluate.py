@@ -148,6 +148,7 @@ def evaluate(
     seeds: Sequence[int] = (1,),
     num_envs: int = 32,
     progress: bool = False,
+    jobs: Sequence[tuple[int, int]] | None = None,
     **arguments: Any,
 ) -> Result:
     """Let a policy serve each goal once per seed.
@@ -170,6 +171,9 @@ def evaluate(
         How many conversations are held at once. It does not change the result.
     progress
         Whether to show a progress bar.
+    jobs
+        ``(seed, goal)`` of each conversation, where it is not to be every goal with every seed. A conversation does not
+        depend on which others there are.
 
     Raises
     ------
@@ -186,7 +190,9 @@ def evaluate(
     if not setup.fixed and episodes is None:
         raise ValueError(f"the goals {goals!r} are endless: say with episodes how many to draw")
     count = min(episodes or len(setup.fixed), len(setup.fixed) or sys.maxsize)
-    plan = [(seed, goal) for seed in seeds for goal in range(count)]
+    plan = list(jobs) if jobs is not None else [(seed, goal) for seed in seeds for goal in range(count)]
+    if not plan or any(goal not in range(count) for _, goal in plan):
+        raise ValueError(f"jobs must be (seed, goal) with goals in 0..{count - 1}, got {plan[:3]}")
     arguments["user"] = setup.user  # loaded once
     source = list(setup.fixed) if setup.fixed else setup.source
     kind = UGSTTextVectorEnv if speaks else UGSTVectorEnv

@@ -221,7 +221,8 @@ class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
 
     def close_extras(self, **_: Any) -> None:
         """Let go of all conversations and their caches."""
-        for core in self.cores:
+        # Gymnasium closes an env that its own constructor refused, too.
+        for core in getattr(self, "cores", ()):
             core.leave()
 
 
