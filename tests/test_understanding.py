@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pickle
 import random
+import re
 import string
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ugst_env.dialogue import patterns
 from ugst_env.dialogue.acts import DONTCARE, USER_ACT_KINDS, UserAct
 from ugst_env.dialogue.understanding import Context, Vocabulary, understand
 from ugst_env.dialogue.vocabulary import tokenize
@@ -556,3 +558,19 @@ def test_questions_that_were_missed_once(text: str, domain: str, slot: str) -> N
 
 def test_the_day_of_arrival_is_no_question() -> None:
     assert requests("Monday is when we get there.", "hotel") == set()
+
+
+CUED = {
+    **{name: (getattr(patterns, name.removesuffix("_WORDS")), words)
+       for name, words in vars(patterns).items() if name.endswith("_WORDS")},
+    **{slot: (pattern, words) for slot, words, pattern in patterns.QUESTIONS},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CUED)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_no_pattern_matches_without_one_of_its_words(name: str, data: st.DataObject) -> None:
+    pattern, words = CUED[name]
+    text = data.draw(st.from_regex(pattern, alphabet=string.ascii_lowercase + string.digits + " .,?"))
+    assert not words.isdisjoint(re.findall(r"\w+", text)), text

@@ -7,7 +7,7 @@ requirement and preference. This module is pure: it imports nothing else of the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -193,6 +193,18 @@ class UserGoal:
                 raise ValueError(f"objectives[{index}] ({objective.domain}) has neither requirements nor preferences")
 
     @cached_property
+    def _hash(self) -> int:
+        return hash((self.objectives, self.profile, self.policy, self.id))
+
+    def __hash__(self) -> int:
+        # What is worked out once per goal is looked up by it several times a turn.
+        return self._hash
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Strings hash otherwise in another process.
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
+    @cached_property
     def parts(self) -> tuple[tuple[Component, ...], ...]:
         """The components of each objective, itself first."""
         return tuple(tuple(c for c in self.components if c.objective == k) for k in range(len(self.objectives)))
@@ -206,6 +218,11 @@ class UserGoal:
     def components(self) -> tuple[Component, ...]:
         """All components in a fixed order: profile, policy, then each objective, its requirements and preferences."""
         return tuple(self._walk())
+
+    @cached_property
+    def start(self) -> tuple[ComponentState, ...]:
+        """Every component at its category's start value."""
+        return tuple(ComponentState(START[c.category]) for c in self.components)
 
     @cached_property
     def plain(self) -> tuple[Component, ...]:
@@ -285,15 +302,13 @@ class GoalState:
     @classmethod
     def start(cls, goal: UserGoal) -> GoalState:
         """S_0: every component at its category's start value."""
-        return cls(goal, tuple(ComponentState(START[c.category]) for c in goal.components))
+        return cls(goal, goal.start)
 
     def __getitem__(self, component: str) -> ComponentState:
-        return self.states[self._position(component)]
-
-    def _position(self, component: str) -> int:
-        if component not in self.goal.positions:
-            raise KeyError(f"no component {component!r}; this goal has {', '.join(self.goal.positions)}")
-        return self.goal.positions[component]
+        try:
+            return self.states[self.goal.positions[component]]
+        except KeyError:
+            raise KeyError(f"no component {component!r}; this goal has {', '.join(self.goal.positions)}") from None
 
     def items(self) -> Iterator[tuple[Component, ComponentState]]:
         return zip(self.goal.components, self.states, strict=True)
@@ -308,9 +323,10 @@ class GoalState:
         ValueError
             If the category does not allow the move.
         """
-        k = self._position(component)
-        known, before = self.goal.components[k], self.states[k]
-        after = replace(before, **change)
+        before = self[component]
+        k = self.goal.positions[component]
+        known = self.goal.components[k]
+        after = ComponentState(**{**before.__dict__, **change})
         if after.status is not before.status and (before.status, after.status) not in MOVES[known.category]:
             raise ValueError(
                 f"{component} ({known.category.value}) cannot move from {before.status.value} to {after.status.value}"
@@ -324,7 +340,7 @@ class GoalState:
         return tuple(
             Transition(turn, component.id, old, new)
             for component, old, new in zip(self.goal.components, before.states, self.states, strict=True)
-            if old != new
+            if old is not new and old != new
         )
 
     def holds(self, component: Component, state: ComponentState) -> bool:

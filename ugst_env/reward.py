@@ -67,7 +67,8 @@ def _served_share(weights: RewardWeights, trusted: GoalState, state: GoalState) 
     """Weighted share of the components without a user's fault in `trusted` that are served in `state`, in [0, 1]."""
     total = served = 0.0
     for component, judge, now in zip(state.goal.components, trusted.states, state.states, strict=True):
-        if not judge.user_fault:
+        # Profile and policy never pay.
+        if component.objective is not None and not judge.user_fault:
             weight = weights.of(component)
             total += weight
             served += weight * now.served

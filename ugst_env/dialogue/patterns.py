@@ -2,12 +2,16 @@
 
 Patterns that end in ``$`` are held against the text before a value, patterns that start with ``^`` against a clause or
 the text behind a value.
+
+``X_WORDS`` are words one of which every match of the pattern ``X`` holds, wherever in the text it is searched: a text
+without any of them need not be searched, and most are not.
 """
 
 from __future__ import annotations
 
 import re
 
+DIGIT = re.compile(r"\d")
 NUM = r"(\d{1,2}|one)"
 PART_OF_DAY = r"(?: (?:in the |at |this |that )?(morning|afternoon|evening|night|tonight))?"
 TIME = re.compile(
@@ -63,12 +67,14 @@ ONE_PERSON = re.compile(
     r"|am) (?:alone|dining alone|on my own)\b"
     r"|\bjust (?:a|the one) ticket\b"
 )
+ONE_PERSON_WORDS = frozenset("me myself single alone own ticket one".split())
 TWO_PEOPLE = re.compile(rf"\b(?:me|i) and my {RELATIVE}\b|\bmy {RELATIVE} and (?:i|me|myself)\b|\bboth of us\b")
 STAY = (
     re.compile(rf"\b{NUM} (?:more )?nights?\b"),
     re.compile(rf"\b{NUM} days?\b(?! (?:before|after|ago|trip))"),
     re.compile(rf"\bstay(?:ing)? (?:for |of )?(?:just |only )?{NUM}\b(?! (?:people|persons?|guests?|stars?|of|am|pm))"),
 )
+TWO_PEOPLE_WORDS = frozenset("my both".split())
 STARS = (
     re.compile(r"\b(\d|one) stars?\b(?! hotels? in total)"),
     re.compile(
@@ -101,6 +107,10 @@ NOT = re.compile(
     r"|food|of|eat|care|going|restaurants?|located|have|one|ones|another|serving|serve|serves|is|part|side))*"
     r" ?$"
 )
+NOT_WORDS = frozenset(
+    """not no never neither mustnt but except other instead rather avoid avoiding outside away hate dislike
+    nothing""".split()
+)
 NOT_ONLY = re.compile(r"\bnot (?:only|just|necessarily|sure|certain|clear|say no to|mind)\b")
 
 DONTCARE = re.compile(
@@ -122,6 +132,10 @@ DONTCARE = re.compile(
     r" (?:is|are|will|would|works?|do|does|should|can) ?(?:be |do |is )?(?:fine|ok|okay|good|great"
     r"|work|works|do|alright|all right|acceptable|suffice|for me)?"
     r"|dont care|dontcare|do not have one)\b"
+)
+DONTCARE_WORDS = frozenset(
+    """not no none nothing up choice choose decide pick open flexible easy surprise any anything anywhere anytime
+    whatever whichever wherever either whenever dont dontcare""".split()
 )
 ANY_SLOT = re.compile(r"\bany (?:particular |kind of |type of |old )?$")
 ANY_ALONE = re.compile(
@@ -170,6 +184,10 @@ SOFT_RIGHT = re.compile(
     r"|a bonus)|i would rather|would rather|(?:would )?prefer|preference (?:is|would be)"
     r"|if you can|if i can|maybe|perhaps|nice to have|a bonus|if it is not too much|if available)\b"
 )
+SOFT_RIGHT_WORDS = frozenset(
+    """ideally preferably preferrably hopefully if nice lovely ideal plus bonus rather prefer preference maybe
+    perhaps""".split()
+)
 SOFT_LEFT_ONLY = re.compile(
     r"if (?:possible|available|you can|i can)|would be (?:nice|lovely|ideal|a plus|a bonus)|nice to have|a bonus"
 )
@@ -193,13 +211,16 @@ BOOK = re.compile(
     r"|purchase|get) )?(?:\d{1,2}|one|some|a|the|my|our) (?:train )?tickets?(?! (?:price|cost|fare"
     r"|office)))|booking for|reservation for)\b"
 )
+BOOK_WORDS = frozenset(
+    """book booked reserve reserved booking bookings reservation reservations take ticket tickets""".split()
+)
 NOT_WISH = re.compile(
     r"\b(?:not|never|no|once|before|already|until|after|did you|have you|had|you have|was|were"
     r"|has been|been|when you|if you|i have|is it|you just|to be) (?:\w+ ){0,4}$"
 )
 
 INTERJECTION = re.compile(r"^(?:(?:hmm+|oh|um|uh|well|ah|sorry|actually) [,.!?] )+")
-THANK = re.compile(r"\b(?:thanks?|thank you|thx|thankyou|cheers|appreciate|ty|grateful)\b")
+THANKS = frozenset("thank thanks thx thankyou cheers appreciate ty grateful".split())
 GOODBYE = re.compile(
     r"\b(?:good ?bye|bye|byebye|see you|see ya|farewell|take care|cya"
     r"|(?<!do you )(?<!they )(?<!\bi )have an? (?:very |really )?"
@@ -207,6 +228,7 @@ GOODBYE = re.compile(
     r" (?:rest of (?:the|your) )?(?:day|evening|night|one|weekend|week|time|stay|afternoon|morning)"
     r"|good night|end (?:the|this) (?:chat|conversation|call)|enjoy your day|until next time|talk to you later)\b"
 )
+GOODBYE_WORDS = frozenset("goodbye good bye byebye see farewell care cya have end enjoy until talk".split())
 ALL_DONE = re.compile(
     r"\b(?:(?:that|this|it|those|which)(?: is| was| will be| would be| should be| are"
     r"| covers| does| ought to be| concludes)(?: about| pretty much| really| actually)? (?:all"
@@ -235,6 +257,11 @@ AFFIRM = re.compile(
     r"|\b(?:lets|let us|let is) (?:go with|do|book|take)\b|\bi will take\b|\bplease do\b|\bgo ahead\b"
     r"|\byes please\b|\bsounds (?:good|great|perfect|lovely|wonderful|fine)\b"
 )
+AFFIRM_WORDS = frozenset(
+    """yes yeah yep yup ya sure ok okay absolutely definitely certainly course correct right alright exactly indeed yea
+    do ahead why fine perfect great excellent wonderful awesome lovely nice good sounds sound work works acceptable
+    ideal let lets take for""".split()
+)
 YES = re.compile(r"(?:\w+ ){0,2}(?:yes|yeah|yep|yup|sure|ok|okay|absolutely|definitely|please do)\b")
 DENY = re.compile(
     r"^(?:oh |um |well |hmm |actually |sorry )*(?:no|nope|nah|not (?:right now|now|yet|really|today"
@@ -245,6 +272,7 @@ DENY = re.compile(
     r"|\bthat is (?:wrong|incorrect)\b|\b(?:does|will|would) not (?:work|fit|suit)\b|\bno need (?:to"
     r"|for)\b|\bnot (?:need|want) (?:to (?:book|reserve|make)|an? (?:booking|reservation))"
 )
+DENY_WORDS = frozenset("no nope nah not negative never nevermind wrong incorrect".split())
 # "How expensive is it" tells no price range, and who fancies some fish wants fish.
 HOW = re.compile(r"\bhow (?:very |really )?$")
 FANCY = re.compile(
@@ -300,9 +328,12 @@ ADDRESS = re.compile(
     r"|that) (?:is|are)\b|\bwhere (?:is|are) (?:it|they|that) located\b|\b(?:what|which) street\b"
     r"|\bwhere (?:do|can|could|will|would) (?:i|we) find (?:it|them|that)\b"
 )
+ADDRESS_WORDS = frozenset("where street".split())
+# Slot, words one of which every match holds, pattern.
 QUESTIONS = (
     (
         "leaveAt",
+        frozenset("when time".split()),
         re.compile(
             r"\b(?:what time|(?<!day is )when|time) (?:does|do|is|will|would|should|did|can)? ?(?:(?:it|the train|that"
             r"|this|they|that train|this train|i|the first one|tr\d+|the \w+ train|train|each"
@@ -311,6 +342,7 @@ QUESTIONS = (
     ),
     (
         "arriveBy",
+        frozenset("when time".split()),
         re.compile(
             r"\b(?:what time|(?<!day is )when|time) (?:does|do|is|will|would|should|did|can)? ?(?:(?:it|the train|that"
             r"|this|they|that train|this train|i|we|the first one|tr\d+|the \w+ train|train|each"
@@ -319,6 +351,7 @@ QUESTIONS = (
     ),
     (
         "entrance fee",
+        frozenset("free pay pays cost costs charge charges".split()),
         re.compile(
             r"\bis (?:it|entry|admission|entrance|the entrance) free\b(?! (?:on|in|at|then))|\bdo (?:i|we"
             r"|you) (?:have to|need to) pay (?:to|for) (?:get|ent)"
@@ -327,19 +360,26 @@ QUESTIONS = (
     ),
     (
         "phone",
+        frozenset("number".split()),
         re.compile(
             r"\b(?:what|which) number (?:do|can|could|should|shall|would) (?:i|we) (?:call|ring|dial|phone|use)\b"
             r"|\bnumber (?:that )?(?:to|i can|we can) (?:call|ring|dial|phone|reach)\b"
         ),
     ),
-    ("parking", re.compile(r"\b(?:can|could|may) (?:i|we) park\b")),
+    ("parking", frozenset("park".split()), re.compile(r"\b(?:can|could|may) (?:i|we) park\b")),
     (
         "duration",
+        frozenset("how".split()),
         re.compile(r"\bhow (?:long|much time|many (?:minutes|hours))\b(?! (?:will|is|are|do) (?:you|i) stay)"),
     ),
-    ("stars", re.compile(r"\bhow many stars\b|\bwhat is (?:its|the|their) (?:star )?rating\b|\bwhat is it rated\b")),
+    (
+        "stars",
+        frozenset("stars rating rated".split()),
+        re.compile(r"\bhow many stars\b|\bwhat is (?:its|the|their) (?:star )?rating\b|\bwhat is it rated\b"),
+    ),
     (
         "food",
+        frozenset("what which".split()),
         re.compile(
             r"\b(?:what|which) (?:kind|kinds|type|types|sort)?(?: of)? ?(?:foods?|cuisines?|dishes|cooking)\b"
             r"|\bwhat (?:do they|does it) serve\b"
@@ -347,6 +387,7 @@ QUESTIONS = (
     ),
     (
         "area",
+        frozenset("area part side location end whereabouts".split()),
         re.compile(
             r"\b(?:what|which) (?:area|part of|side of|part|location|end of)\b"
             r"|\bwhereabouts in (?:the )?(?:town|city)\b"
@@ -354,6 +395,7 @@ QUESTIONS = (
     ),
     (
         "price",
+        frozenset("how cost price prices fare set".split()),
         re.compile(
             r"\bhow (?:much|expensive|pricey)\b(?! (?:time|longer))|\bwhat (?:does|do|will|would) (?:it|they"
             r"|that|the ticket|a ticket|this|tickets) cost\b|\bwhat (?:is|are) the (?:cost|prices?|fare)\b"
@@ -362,6 +404,7 @@ QUESTIONS = (
     ),
 )
 SENTENCE_END = re.compile(r"[.?!;]")
+SEGMENT_MARK = re.compile(r"[.?!;,]")
 SEGMENT_END = re.compile(r"[.?!;,]|(?<!thing)(?<!where)(?<!any) but | however ")
 # What a hotel has or not, asked in a whole question ("is wifi included?", "will I get wifi?").
 ASKS_FACILITY = re.compile(
@@ -377,3 +420,4 @@ AS_CLERK = re.compile(
     r"\b(?:i|we) (?:can|could|will|would|am|are|would be|will be) (?:\w+ ){0,3}?(?:help|helping|assist|assisting) you\b"
     r"|\bhow (?:can|may) (?:i|we) help you\b"
 )
+AS_CLERK_WORDS = frozenset("help helping assist assisting".split())

@@ -149,20 +149,27 @@ class _Reading:
         self.context = context
         self.tokens = tokenize(text)
         self.norm = " ".join(self.tokens)
+        self.words = frozenset(self.tokens)
         # Most utterances hold no number, and a third of all patterns look for one.
-        self.numbers = "one" in self.tokens or any(c.isdigit() for c in self.norm)
+        self.numbers = "one" in self.words or patterns.DIGIT.search(self.norm) is not None
         self.offsets = []
         at = 0
         for token in self.tokens:
             self.offsets.append(at)
             at += len(token) + 1
         self.sentences = _spans(self.norm, patterns.SENTENCE_END)
-        self.segments = _spans(self.norm, patterns.SEGMENT_END)
+        self.segment_end = (
+            patterns.SEGMENT_END if "but" in self.words or "however" in self.words else patterns.SEGMENT_MARK
+        )
+        self.segments = _spans(self.norm, self.segment_end)
         self.mentions: list[_Mention] = []
         self.anchors: list[_Anchor] = []
         self.claimed: list[tuple[int, int]] = []
         self.informs: list[tuple[int, UserAct]] = []
         self.requests: list[tuple[int, UserAct]] = []
+
+    def _holds(self, words: frozenset[str]) -> bool:
+        return not self.words.isdisjoint(words)
 
     # ................................................................................................. finding mentions
 
@@ -189,7 +196,7 @@ class _Reading:
         acts.extend(act for _, act in sorted([*informs, *raised], key=lambda pair: pair[0]))
         acts.extend(act for _, act in sorted(self.requests, key=lambda pair: pair[0]))
         acts.extend(book)
-        if patterns.THANK.search(self.norm):
+        if self._holds(patterns.THANKS):
             acts.append(UserAct("thank"))
         if self._says_bye(informs, book):
             acts.append(UserAct("bye"))
@@ -197,6 +204,8 @@ class _Reading:
 
     def _leave_out_offers(self) -> None:
         """Forget what stands in a sentence with which the user plays the clerk: it asks for nothing."""
+        if not self._holds(patterns.AS_CLERK_WORDS):
+            return
         spans = [span for span in self.sentences if patterns.AS_CLERK.search(self.norm, *span)]
         if spans:
             self.mentions = [m for m in self.mentions if not any(start <= m.start < end for start, end in spans)]
@@ -300,14 +309,16 @@ class _Reading:
         booked = ("hotel", "restaurant", "train")
         if self.numbers:
             self._find_amounts(note, booked)
-        for match in patterns.ONE_PERSON.finditer(self.norm):
-            if "travel" in match[0]:
-                # "I'm travelling alone" is no sign of a train.
-                self.anchors = [a for a in self.anchors if not match.start() <= a.start < match.end()]
-            note(match, "people", "1", booked)
-        for match in patterns.TWO_PEOPLE.finditer(self.norm):
-            if not any(m.slot == "people" for m in self.mentions):
-                note(match, "people", "2", booked)
+        if self._holds(patterns.ONE_PERSON_WORDS):
+            for match in patterns.ONE_PERSON.finditer(self.norm):
+                if "travel" in match[0]:
+                    # "I'm travelling alone" is no sign of a train.
+                    self.anchors = [a for a in self.anchors if not match.start() <= a.start < match.end()]
+                note(match, "people", "1", booked)
+        if self._holds(patterns.TWO_PEOPLE_WORDS):
+            for match in patterns.TWO_PEOPLE.finditer(self.norm):
+                if not any(m.slot == "people" for m in self.mentions):
+                    note(match, "people", "2", booked)
 
     def _find_amounts(
         self, note: Callable[[re.Match[str], str, str, tuple[str, ...]], None], booked: tuple[str, ...]
@@ -383,7 +394,7 @@ class _Reading:
                 self._inform(mention.start, mention.domains[0], "name", mention.value)
             elif mention.slot in ("internet", "parking"):
                 self._read_facility(mention)
-        if self.context.requested is None or self.context.requested != ("hotel", "type"):
+        if "hotel" in self.norm and self.context.requested != ("hotel", "type"):
             match = patterns.HOTEL_TYPE.search(self.norm)
             if match is None and "guest" not in self.norm:
                 match = patterns.A_HOTEL.search(self.norm)
@@ -601,6 +612,8 @@ class _Reading:
     # ............................................................................................ negation and softness
 
     def _negated(self, at: int, slot: str) -> bool:
+        if not self._holds(patterns.NOT_WORDS):
+            return False
         start, _ = _span(self.segments, at)
         before = self.norm[start:at]
         if patterns.NOT_ONLY.search(before):
@@ -615,6 +628,8 @@ class _Reading:
         return False
 
     def _soft(self, at: int) -> bool:
+        if not self._holds(patterns.SOFT_RIGHT_WORDS):
+            return False
         start, end = _span(self.segments, at)
         for match in patterns.SOFT_RIGHT.finditer(self.norm, start, end):
             if match.start() < at:
@@ -635,6 +650,8 @@ class _Reading:
     # ......................................................................................................... dontcare
 
     def _read_dontcare(self) -> None:
+        if not self._holds(patterns.DONTCARE_WORDS):
+            return
         for start, end in self.segments:
             clause = self.norm[start:end].strip(" .,;!?")
             found = patterns.DONTCARE.search(clause)
@@ -758,7 +775,7 @@ class _Reading:
 
     def _corrected(self) -> list[tuple[int, UserAct]]:
         """The informs, without a value that the same utterance takes back ("tuesday, sorry, wednesday")."""
-        if not patterns.CORRECTION.search(self.norm) and not patterns.CHANGING.search(self.norm):
+        if len(self.informs) < 2 or not (patterns.CORRECTION.search(self.norm) or patterns.CHANGING.search(self.norm)):
             return self.informs
         kept = []
         for at, act in self.informs:
@@ -781,12 +798,12 @@ class _Reading:
         for mention in self.mentions:
             if mention.kind == "slot":
                 self._read_slot_word(mention)
-        for slot, pattern in patterns.QUESTIONS:
-            for match in pattern.finditer(self.norm):
+        for slot, words, pattern in patterns.QUESTIONS:
+            for match in pattern.finditer(self.norm) if self._holds(words) else ():
                 start, end = _span(self.segments, match.start())
                 if not patterns.DONTCARE.search(self.norm, start, end):
                     self._ask(match.start(), slot)
-        for start, end in self.segments:
+        for start, end in self.segments if self._holds(patterns.ADDRESS_WORDS) else ():
             if patterns.ADDRESS.search(self.norm[start:end].rstrip(" .?!,;")) and not patterns.DONTCARE.search(
                 self.norm, start, end
             ):
@@ -911,7 +928,7 @@ class _Reading:
 
     def _read_booking(self) -> list[UserAct]:
         acts = []
-        for match in patterns.BOOK.finditer(self.norm):
+        for match in patterns.BOOK.finditer(self.norm) if self._holds(patterns.BOOK_WORDS) else ():
             start, _ = _span(self.sentences, match.start())
             if not self._free(match.start(), match.end()) and match["t"] is None:
                 continue
@@ -946,9 +963,12 @@ class _Reading:
         return acts
 
     def _read_answers(self) -> Iterable[UserAct]:
-        bare = patterns.SEGMENT_END.split(patterns.INTERJECTION.sub("", self.norm), maxsplit=1)[0].strip()
-        if patterns.DENY.search(bare) or re.search(r"\bno thanks?\b", self.norm[:40]):
-            return (UserAct("deny"),)
+        if self._holds(patterns.DENY_WORDS):
+            bare = self.segment_end.split(patterns.INTERJECTION.sub("", self.norm), maxsplit=1)[0].strip()
+            if patterns.DENY.search(bare) or re.search(r"\bno thanks?\b", self.norm[:40]):
+                return (UserAct("deny"),)
+        if not self._holds(patterns.AFFIRM_WORDS):
+            return ()
         for start, end in self.segments[:3]:
             clause = self.norm[start:end].rstrip(" .,;!?").lstrip()
             agreed = patterns.AFFIRM.search(clause)
@@ -962,7 +982,7 @@ class _Reading:
 
     def _says_bye(self, informs: list[tuple[int, UserAct]], book: list[UserAct]) -> bool:
         last = max([at for at, act in [*informs, *self.requests] if act.value != DONTCARE], default=-1)
-        for match in patterns.GOODBYE.finditer(self.norm):
+        for match in patterns.GOODBYE.finditer(self.norm) if self._holds(patterns.GOODBYE_WORDS) else ():
             if match.start() > last:
                 return True
         for match in patterns.ALL_DONE.finditer(self.norm):

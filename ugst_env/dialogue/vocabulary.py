@@ -70,7 +70,9 @@ _UNITS = {
 }  # fmt: skip
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50}
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "`": "'", "\u00b4": "'", "&": " and "})
-_MERIDIEM = re.compile(r"\b([ap])\s?\.\s?m\b\.?")
+# The look behind comes second, as what begins with a letter is found faster than what begins with a boundary.
+_MERIDIEM = re.compile(r"([ap])(?<=\b[ap])\s?\.\s?m\b\.?")
+_DIGIT = re.compile(r"\d")
 _DOTTED_TIME = re.compile(r"\b(\d{1,2})[.h](\d{2})\b(?!\.\d| ?(?:pounds|gbp|euros?))")
 _CONTRACTIONS = (
     (re.compile(r"\b(?:ca|can)\s?n'?t\b|\bcannot\b"), "can not"),
@@ -109,7 +111,8 @@ def tokenize(text: str) -> list[str]:
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))[: 2 * MAX_CHARS]
     text = text.lower().translate(_APOSTROPHES)
     text = _MERIDIEM.sub(r"\1m", text)
-    text = _DOTTED_TIME.sub(r"\1:\2", text)
+    if _DIGIT.search(text):
+        text = _DOTTED_TIME.sub(r"\1:\2", text)
     if _CONTRACTED.search(text):
         for pattern, written_out in _CONTRACTIONS:
             text = pattern.sub(written_out, text)
@@ -125,7 +128,10 @@ def tokenize(text: str) -> list[str]:
             tokens.append(str(_TENS[token]))
         else:
             tokens.append(token)
-    return _clock_words(tokens)
+    return _clock_words(tokens) if not _CLOCK_WORDS.isdisjoint(tokens) else tokens
+
+
+_CLOCK_WORDS = frozenset({"one", "oh", "o"})
 
 
 def _clock_words(tokens: list[str]) -> list[str]:

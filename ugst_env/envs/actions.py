@@ -132,7 +132,8 @@ def possible(action: Action, belief: BeliefState, view: View) -> bool:
 
 def action_mask(belief: BeliefState, view: View) -> NDArray[np.int8]:
     """Which actions can be carried out, int8 array of shape (44,), 1 = possible."""
-    return np.array([possible(action, belief, view) for action in ACTIONS], dtype=np.int8)
+    within = {None, *belief.raised}
+    return np.array([action.domain in within and possible(action, belief, view) for action in ACTIONS], dtype=np.int8)
 
 
 def decode(action: Action, belief: BeliefState, view: View, world: World) -> AgentAct:

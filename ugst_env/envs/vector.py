@@ -156,8 +156,6 @@ class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         infos: dict[str, Any] = {}
 
         running = [k for k in range(self.num_envs) if not self._ended[k]]
-        for k in running:
-            self.cores[k].check(chosen[k])
         rngs = [rng for rng in (self._rngs[k] for k in restart) if rng is not None]
         steps: dict[int, Step] = {}
         infos_of: dict[int, dict[str, Any]] = {}

@@ -286,8 +286,10 @@ def _objective(
     askable = [s for s in REQUESTABLE[domain] if s in entity.attributes and s not in slots and s != "trainID"]
     asks = tuple(Ask(slot) for slot in rng.sample(askable, min(len(askable), 1 if small else rng.choice((1, 1, 2)))))
     objective = Objective(domain, action, (*required, *asks), preferred)
-    # An impossible objective starts from one that can be met, and so does a conditional one.
-    made: Objective | None = objective if satisfiable(objective, world) else None
+    # An impossible objective starts from one that can be met, and so does a conditional one. Most often the entity that
+    # this one was made from can be booked, and the others need not be looked at.
+    met = action == "find" or _takes(objective, world, entity, False) or satisfiable(objective, world)
+    made: Objective | None = objective if met else None
     if made is not None and harden is not None:
         made = harden(made, entity, world, rng)
     if made is None or (harden not in (None, _impossible) and not satisfiable(made, world)):
@@ -364,7 +366,7 @@ def _without_match(objective: Objective, world: World, rng: Random) -> Iterator[
         for value in _alternatives(world, objective.domain, want, rng):
             changed = {**now, want.slot: value}
             to_itself = "departure" in changed and changed["departure"] == changed.get("destination")
-            if not to_itself and not world.search(objective.domain, changed):
+            if not to_itself and not world.has(objective.domain, changed):
                 yield want, value
                 break
 
@@ -415,12 +417,13 @@ def _if_it_has(objective: Objective, entity: Entity, world: World, rng: Random) 
 def _if_it_is_full(objective: Objective, entity: Entity, world: World, rng: Random) -> Objective | None:
     """ "On Friday; if that cannot be booked, on Saturday": every place that fits is full on Friday."""
     found = matches(objective, world)
-    details = [p for p in objective.requirements if isinstance(p, Want) and p.slot in _DETAILS]
-    for want in rng.sample(details, len(details)):
+    details = booking(objective, entity)
+    wants = [p for p in objective.requirements if isinstance(p, Want) and p.slot in _DETAILS]
+    for want in rng.sample(wants, len(wants)):
         for value in rng.sample(_DETAILS[want.slot], len(_DETAILS[want.slot])):
-            hard = _swap(objective, want, Want(want.slot, value, want.value, "no_match"))
-            if value != want.value and not any(_takes(hard, world, each, False) for each in found):
-                return hard
+            changed = {**details, want.slot: value}
+            if value != want.value and all(world.unavailable(each, changed) for each in found):
+                return _swap(objective, want, Want(want.slot, value, want.value, "no_match"))
     return None
 
 

@@ -36,7 +36,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
@@ -144,6 +144,8 @@ KINDS = tuple(_WORDING)
 _NUMBERS = ("max_words", "min_words", "max_sentences", "max_things")
 # Families whose words `comply` adds to a message.
 _PHRASES = ("say_word", "ask_with", "open_with", "close_with", "sign_name", "address_as", "greet_with", "leave_with")
+# Families that are about what a message says, not only about how: they look at its acts.
+ABOUT_ACTS = ("say_word", "ask_with", "max_things", "withhold", "not_first")
 # Families that say how a message ends.
 _ENDINGS = ("close_with", "sign_name", "end_mark")
 # Families that a change of the surface can always satisfy.
@@ -329,7 +331,8 @@ _QUOTES = str.maketrans({**dict.fromkeys("‘’‛`´", "'"), **dict.fromkeys("
 
 
 def _says(text: str, phrase: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(_plain(phrase))}(?!\w)", _plain(text)) is not None
+    plain, wanted = _plain(text), _plain(phrase)
+    return wanted in plain and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", plain) is not None
 
 
 def _words(text: str) -> int:
@@ -381,17 +384,22 @@ def violates(rule: Rule, utterance: Utterance) -> bool:
     ValueError
         For an unknown kind.
     """
-    kind, value, text = rule.kind, rule.value, utterance.text
+    return _violated(rule, utterance.text, utterance)
+
+
+def _violated(rule: Rule, text: str, utterance: Utterance) -> bool:
+    """`violates`, of other words in the situation of `utterance`."""
+    kind, value = rule.kind, rule.value
     if kind not in _WORDING:
         raise ValueError(f"the kind of a policy must be one of {', '.join(KINDS)}, got {kind!r}")
     plain = _plain(text)
     if kind == "text" or not plain:
         return False
-    kinds = {act.kind for act in utterance.acts}
     if kind == "say_word":
-        return bool(kinds & {"inform", "negate", "request", "book"}) and not _says(text, value)
+        wishes = any(act.kind in ("inform", "negate", "request", "book") for act in utterance.acts)
+        return wishes and not _says(text, value)
     if kind == "ask_with":
-        return "request" in kinds and not _says(text, value)
+        return any(act.kind == "request" for act in utterance.acts) and not _says(text, value)
     if kind == "open_with":
         return not re.match(rf"\W*{re.escape(_plain(value))}(?!\w)", plain)
     if kind in ("close_with", "sign_name"):
@@ -434,7 +442,7 @@ def comply(rule: Rule, text: str, utterance: Utterance, rng: Random) -> str:
     `utterance` says in what situation the words are said; its own text is not looked at. What the words mean stays the
     same. Text that keeps the rule already, or that only other content could mend, is returned unchanged.
     """
-    if not violates(rule, replace(utterance, text=text)):
+    if not _violated(rule, text, utterance):
         return text
     kind, value = rule.kind, rule.value
     text = text.strip()

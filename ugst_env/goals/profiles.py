@@ -193,7 +193,6 @@ _AM = r"(?:i'm|i am|we're|we are)"
 _BE = r"(?:i'm|i am|i'll be|i will be|we're|we are|we'll be|we will be)"
 _SO = r"(?:(?:so|very|really|just|quite|still|all|rather|pretty|actually|totally|completely|perfectly|feeling|a bit) )*"
 
-_ANY_NUMBER = re.compile(_NUMBER)
 _PARTY = tuple(
     re.compile(pattern)
     for pattern in (
@@ -336,6 +335,35 @@ _EVENTS = tuple(
 )
 
 
+# Each pattern of a kind of fact, or of a mood, needs one of these pieces of text. Most messages have none, and that is
+# found out much faster than by the patterns.
+_ALONE_CUES = ("alone", "solo", "my own", "myself", "just me", "only me", "nobody", "no one")
+_CUES: dict[str, tuple[str, ...]] = {
+    "party_size": (
+        "of us", "party", "group", "people", "person", "guests", "travellers", "table for", "i'm", "i am", "i'll be",
+        "i will be", "we're", "we are", "we'll be", "we will be", *_ALONE_CUES,
+    ),
+    "home_town": ("from", "live in", "based in", "home"),
+    "budget": (
+        "budget", "shoestring", "money", "afford", "spend", "penny", "pennies", "broke", "no object", "no problem",
+        "no issue", "sky is", "expense",
+    ),
+    "occasion": OCCASIONS,
+    "companion": ("my ", *_ALONE_CUES),
+    "name": ("my name", "called", "speaking"),
+    "hurried": ("time", "rush", "hurry", "all day"),
+    "cheerful": ("mood", "grumpy", "miserable", "fed up", "annoyed", "sad", "gloomy", "cross"),
+    "grumpy": ("mood", "cheerful", "overjoyed", "top of the world", "happy", "delighted", "thrilled"),
+    "tired": ("energ", "awake", "rested", "fresh", "tired", "sleepy", "slept"),
+    "anxious": ("relaxed", "calm", "at ease", "carefree", "serene", "worr", "nervous", "anxious", "upsets"),
+    "excited": ("bored", "dreading", "excited", "looking forward", "trip"),
+    "calm": (
+        "panic", "stressed", "nervous", "anxious", "worr", "terrified", "upset", "frantic", "rush", "hurry", "time",
+    ),
+    "text": (),
+}  # fmt: skip
+
+
 @lru_cache(maxsize=1024)  # One message is held against every fact.
 def _plain(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold()
@@ -368,14 +396,17 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
     kind, value, plain = fact.kind, fact.value, _plain(text)
     if kind not in _TEXTS:
         raise ValueError(f"the kind of a profile fact must be one of {', '.join(KINDS)}, got {kind!r}")
+    hinted = any(cue in plain for cue in _CUES[value if kind == "mood" else kind])
     if kind == "party_size":
         informed = {act.value for act in acts if act.kind == "inform" and act.slot == "people"} - {None, DONTCARE}
-        said = set()
-        if _ANY_NUMBER.search(plain):
-            said = {_number(match["number"]) for pattern in _PARTY for match in _stated(pattern, plain)}
+        if not hinted:
+            return bool(informed - {value})
+        said = {_number(match["number"]) for pattern in _PARTY for match in _stated(pattern, plain)}
         if any(_stated(_ALONE, plain)):
             said.add("1")
         return bool((informed | said) - {value})
+    if not hinted:
+        return False
     if kind == "home_town":
         departures = {act.value for act in acts if act.kind == "inform" and act.slot == "departure" and act.value}
         towns = [match["town"] for pattern in _HOME for match in _stated(pattern, plain)]

@@ -167,6 +167,8 @@ class ChatClient:
                 now = time.monotonic()
                 while queue and queue[0][0] <= now and len(line.busy) < self.concurrency:
                     self._send(heapq.heappop(queue)[2], line)
+                if not queue and not line.busy:
+                    continue  # There is nothing to wait for.
                 room = len(line.busy) < self.concurrency
                 for job in line.finished(0.0 if more and room else queue[0][0] - now if queue and room else 1.0):
                     answer, wait = self._outcome(job)

@@ -126,9 +126,12 @@ def _objective(goal: UserGoal, domain: str | None) -> int | None:
     return None
 
 
+_BOOKING_SLOTS = {domain: frozenset(BOOKABLE[domain]) - frozenset(INFORMABLE[domain]) for domain in DOMAINS}
+
+
 def is_booking_slot(domain: str, slot: str) -> bool:
     """Whether a slot is a detail of the booking and not something to search by."""
-    return slot in BOOKABLE[domain] and slot not in INFORMABLE[domain]
+    return slot in _BOOKING_SLOTS[domain]
 
 
 def _with(track: Tracked, **changes: Any) -> Tracked:
@@ -157,17 +160,15 @@ def in_force(want: Want, *, switched: bool, entity: Entity | None = None) -> str
     return want.otherwise if holds else want.value
 
 
-def _constraints(
-    track: Tracked, world: World, index: int, *, only_stated: bool = False, preferences: bool = False
-) -> dict[str, str]:
+def _constraints(track: Tracked, index: int, *, only_stated: bool = False) -> dict[str, str]:
     """Search constraints of an objective's requirements: the goal's, or only those that the user stated by now."""
     chosen = {}
+    domain = track.goal.objectives[index].domain
     for component, want in track.goal.wants[index]:
-        now = track.state[component.id]
-        domain = track.goal.objectives[index].domain
-        if is_booking_slot(domain, want.slot) or now.user_fault:
+        if component.category is Category.PREFERENCE or is_booking_slot(domain, want.slot):
             continue
-        if (component.category is Category.PREFERENCE) and not preferences:
+        now = track.state[component.id]
+        if now.user_fault:
             continue
         value = in_force(want, switched=now.switched)
         if not only_stated or value in track.stated.get((domain, want.slot), ()):
@@ -179,12 +180,7 @@ def _matches(world: World, entity: Entity, constraints: Mapping[str, str]) -> bo
     named = constraints.get("name", DONTCARE)
     if named not in (DONTCARE, entity.name) and world.find(entity.domain, named) != entity:
         return False
-    return not constraints or entity in world.search(entity.domain, {**constraints, **_identity(entity)})
-
-
-def _identity(entity: Entity) -> dict[str, str]:
-    """Constraints that single an entity out, where its domain can be searched by name."""
-    return {} if entity.domain == "train" else {"name": entity.name}
+    return world.fits(entity, constraints)
 
 
 def _booking_wants(track: Tracked, index: int, entity: Entity | None) -> dict[str, str]:
@@ -355,7 +351,7 @@ class VerifiableTracker:
 
     def _hopeless(self, track: Tracked, index: int) -> bool:
         """Whether nothing in the world meets the objective's requirements, the booking included."""
-        found = self.world.search(track.goal.objectives[index].domain, _constraints(track, self.world, index))
+        found = self.world.search(track.goal.objectives[index].domain, _constraints(track, index))
         return not any(self._bookable(track, index, entity) for entity in found)
 
     def _moved(self, before: Tracked, after: Tracked, act: AgentAct) -> bool:
@@ -405,11 +401,10 @@ class VerifiableTracker:
 
     def _left(self, track: Tracked, domain: str, said: Mapping[str, str]) -> bool:
         """Whether anything matches what the user said, the booking included once all its details were said."""
-        found = self.world.search(domain, said)
         details = {slot: track.stated[domain, slot][-1] for slot in BOOKABLE[domain] if (domain, slot) in track.stated}
         if not details or len(details) < len(BOOKABLE[domain]) or DONTCARE in details.values():
-            return bool(found)
-        return any(self.world.unavailable(entity, details) is None for entity in found)
+            return self.world.has(domain, said)
+        return any(self.world.unavailable(entity, details) is None for entity in self.world.search(domain, said))
 
     def _give_up(self, track: Tracked, index: int) -> Tracked:
         """The world has no such thing and the agent said so: what is left of the objective counts as done."""
@@ -521,7 +516,7 @@ class VerifiableTracker:
         entity = self.world.find(domain, name)
         assert entity is not None
         wanted = _booking_wants(track, index, entity)
-        return _matches(self.world, entity, _constraints(track, self.world, index)) and all(
+        return _matches(self.world, entity, _constraints(track, index)) and all(
             details.get(slot) == value and value in track.stated.get((domain, slot), ())
             for slot, value in wanted.items()
         )
@@ -536,9 +531,11 @@ class VerifiableTracker:
         return track
 
     def _settle_objective(self, track: Tracked, index: int, objective: Objective, entity: Entity) -> Tracked:
+        if not self._unsettled(track, index):
+            return track
         domain = objective.domain
-        stated = _constraints(track, self.world, index, only_stated=True)
-        everything = _constraints(track, self.world, index)
+        stated = _constraints(track, index, only_stated=True)
+        everything = _constraints(track, index)
         if not _matches(self.world, entity, stated):
             return track
         track = self._switch_details(track, index, entity)
@@ -568,6 +565,14 @@ class VerifiableTracker:
         if complete and stated == everything:
             track = self._settle_preferences(track, index, entity, everything)
         return track
+
+    @staticmethod
+    def _unsettled(track: Tracked, index: int) -> bool:
+        """Whether there is anything about an objective on which a conclusion can still be drawn."""
+        states = (track.state[part.id] for part in track.goal.parts[index])
+        return any(not (now.served or now.user_fault) for now in states) or any(
+            want.condition not in (None, "no_match") for _, want in track.goal.wants[index]
+        )
 
     def _switch_details(self, track: Tracked, index: int, entity: Entity) -> Tracked:
         """Mark which conditional details ("if it has parking") the user now knows to be in force."""

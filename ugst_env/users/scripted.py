@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ugst_env.dialogue.acts import DONTCARE, AgentAct, UserAct
 from ugst_env.dialogue.understanding import Context, Vocabulary, understand
 from ugst_env.goal import Ask, Category, Component, ComponentState, Fact, GoalState, Objective, Rule, Status, Want
-from ugst_env.goals.policies import Limits, Utterance, comply_all, limits, violates
+from ugst_env.goals.policies import ABOUT_ACTS, Limits, Utterance, comply_all, limits, violates
 from ugst_env.goals.profiles import contradiction, contradicts, mention
 from ugst_env.tracking.verifiable import is_booking_slot
 from ugst_env.users.protocol import UserReply, UserRequest
@@ -57,9 +57,8 @@ class _Task:
 
 def _tasks(state: GoalState) -> list[_Task]:
     tasks = []
-    for index, objective in enumerate(state.goal.objectives):
-        rows = [(c, c.content, now) for c, now in state.items() if c.objective == index]
-        wants = [(c, content, now) for c, content, now in rows if isinstance(content, Want)]
+    for index, (objective, parts) in enumerate(zip(state.goal.objectives, state.goal.parts, strict=True)):
+        wants = [(c, want, state[c.id]) for c, want in state.goal.wants[index]]
         tasks.append(
             _Task(
                 index,
@@ -67,8 +66,8 @@ def _tasks(state: GoalState) -> list[_Task]:
                 objective.action == "book",
                 tuple(row for row in wants if not is_booking_slot(objective.domain, row[1].slot)),
                 tuple(row for row in wants if is_booking_slot(objective.domain, row[1].slot)),
-                tuple((c, content, now) for c, content, now in rows if isinstance(content, Ask)),
-                rows[0][2],
+                tuple((c, c.content, state[c.id]) for c in parts if isinstance(c.content, Ask)),
+                state[parts[0].id],
             )
         )
     return tasks
@@ -458,6 +457,7 @@ class ScriptedUser:
         says_type = sum(thing.domain == "hotel" and thing.slot == "type" for thing in plan.things)
         earlier = {turn.user for turn in request.conversation.turns}
         rules: tuple[Rule, ...] = () if careless else request.goal.policy
+        about_acts = any(rule.kind in ABOUT_ACTS for rule in rules)
         facts: tuple[Fact, ...] = tuple(fact for fact in request.goal.profile if fact.kind != "text")
         alone = any((fact.kind, fact.value) in (("party_size", "1"), ("companion", "alone")) for fact in facts)
         best, best_score = "", -1.0
@@ -474,12 +474,12 @@ class ScriptedUser:
                 text = f"{text} {mention(rng.choice(facts), rng)}"
             if careless and facts and rng.random() < 0.5:
                 text = f"{text} {contradiction(rng.choice(facts), rng)}"
-            frame = Utterance("", (), requested, first=request.turn == 0, last=plan.end)
-            acts = understand(text, self._vocabulary, context)
-            text = comply_all(rules, text, replace(frame, text=text, acts=acts), rng)
+            acts = understand(text, self._vocabulary, context) if about_acts else ()
+            draft = Utterance(text, acts, requested, first=request.turn == 0, last=plan.end)
+            text = comply_all(rules, text, draft, rng)
             acts = understand(text, self._vocabulary, context)
             score = self._fidelity(plan, acts)
-            said = replace(frame, text=text, acts=acts)
+            said = Utterance(text, acts, requested, first=request.turn == 0, last=plan.end)
             score -= 0.5 * sum(violates(rule, said) for rule in rules)
             score -= 0.0 if careless else sum(contradicts(fact, text, acts) for fact in facts)
             score -= 0.2 * (text in earlier)

@@ -27,7 +27,7 @@ from __future__ import annotations
 import random
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +37,6 @@ from tokenizers import Tokenizer
 
 from ugst_env.dialogue.generation import display, singular
 from ugst_env.goal import (
-    START,
     Ask,
     Component,
     ComponentState,
@@ -144,19 +143,36 @@ class Handles:
         What each token stands for; ``<else>`` before a token makes it the alternative of a conditional value.
     forms
         Which tokens a lower-case piece of text may stand for, as (token, whether it is spelt out in words).
-    pattern
-        Finds such pieces in a lower-case text; None where there are none.
     rendered
         The rules about punctuation and letter case, which `Codec.read` keeps.
     """
 
     values: Mapping[str, str]
     forms: Mapping[str, tuple[tuple[str, bool], ...]]
-    pattern: re.Pattern[str] | None
     rendered: tuple[Rule, ...] = ()
 
+    def find(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where in a lower-case text such pieces stand (from, to), the longest first where several begin."""
+        # To compile a pattern for each goal takes longer than to search for its values.
+        found = []
+        for form in self.forms:
+            begin = text.find(form)
+            while begin >= 0:
+                end = begin + len(form)
+                if not _GLUED_BEFORE.match(text, begin - 1, begin) and not _GLUED_BEHIND.match(text, end):
+                    found.append((begin, -end))
+                begin = text.find(form, begin + 1)
+        at = 0
+        for begin, end in sorted(found):
+            if begin >= at:
+                yield begin, -end
+                at = -end
 
-NO_HANDLES = Handles({}, {}, None)
+
+# What makes a piece of text a part of a longer word or number.
+_GLUED_BEFORE = re.compile(r"[\w:.]")
+_GLUED_BEHIND = re.compile(r"[\w:]|\.\d")
+NO_HANDLES = Handles({}, {})
 
 
 @lru_cache(maxsize=4096)
@@ -182,10 +198,8 @@ def handles_of(goal: UserGoal) -> Handles:
         spelt = _in_words(value).lower()
         if spell_out and spelt != value.lower():
             forms.setdefault(spelt, []).append((token, True))
-    any_form = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
-    pattern = re.compile(rf"(?<![\w:.])(?:{any_form})(?![\w:]|\.\d)") if forms else None
     ways = {form: tuple(tokens) for form, tokens in forms.items()}
-    return Handles(values, ways, pattern, tuple(rule for rule in goal.policy if rule.kind in RENDERED))
+    return Handles(values, ways, tuple(rule for rule in goal.policy if rule.kind in RENDERED))
 
 
 _TOKEN = re.compile(r"<[^<>]+>")
@@ -224,12 +238,13 @@ def _best_token(tokens: Sequence[tuple[str, bool]], topic: str | None, following
 
 @dataclass(frozen=True)
 class Past:
-    """The token ids of the goal and of all turns before the one that `request` asks for."""
+    """The token ids of the goal and all turns before the one `request` asks for, and what is `shown` after them."""
 
     request: UserRequest
     reasons: bool
     ids: list[int]
     topic: str | None
+    shown: list[int]
 
     def leads_to(self, request: UserRequest, *, reasons: bool) -> bool:
         """Whether a prompt for `request` begins with these ids."""
@@ -302,14 +317,14 @@ class Codec:
         )
         ids: list[int] = []
         at = 0
-        for match in handles.pattern.finditer(text) if handles.pattern is not None else ():
-            before = text[at : match.start()].rstrip()
+        for begin, end in handles.find(text):
+            before = text[at:begin].rstrip()
             before = self._known(before) if foreign else before
             if before:
                 ids += self._plain(before if at else " " + before)
-            token, spelt = _best_token(handles.forms[match[0]], topic, text[match.end() : match.end() + 12])
+            token, spelt = _best_token(handles.forms[text[begin:end]], topic, text[end : end + 12])
             ids += self._specials(*(("<words>",) if spelt else ()), *_TOKEN.findall(token))
-            at = match.end()
+            at = end
         rest = self._known(text[at:]) if foreign else text[at:]
         if rest:
             ids += self._plain(rest if at else " " + rest)
@@ -406,19 +421,21 @@ class Codec:
         """
         ids = self._turn(left)
         bound = limits(state.goal.policy)
-        earlier = before.states if before is not None else GoalState.start(state.goal).states
-        rows = list(zip(state.goal.components, earlier, state.states, strict=True))
-        for component, _, now in rows:
-            if component.objective is None:
-                ids += self._status(state.goal, component, now)
-        for index in range(len(state.goal.objectives)):
-            parts = [row for row in rows if row[0].objective == index]
-            untouched = all(now == ComponentState(START[c.category]) for c, _, now in parts)
-            settled = all(then.served and now.served for _, then, now in parts)
-            for component, _, now in parts[:1] if untouched or settled else parts:
+        goal, start = state.goal, state.goal.start
+        earlier = before.states if before is not None else start
+        # The objectives' components stand behind all others, one objective after the other.
+        end = len(goal.components) - sum(map(len, goal.parts))
+        for component, now in zip(goal.components[:end], state.states[:end], strict=True):
+            ids += self._status(goal, component, now)
+        for parts in goal.parts:
+            begin, end = end, end + len(parts)
+            states = state.states[begin:end]
+            settled = all(now.served and then.served for now, then in zip(states, earlier[begin:end], strict=True))
+            told = 1 if settled or states == start[begin:end] else len(parts)
+            for component, now in zip(parts[:told], states[:told], strict=True):
                 secret = isinstance(component.content, Want) and component.content.slot in bound.withheld
                 quiet = secret and now.status is Status.INCOMPLETE
-                ids += self._status(state.goal, component, now, quiet=quiet)
+                ids += self._status(goal, component, now, quiet=quiet)
         for rule in state.goal.policy:
             over = rule.kind == "not_first" and before is not None
             if rule.kind not in ("text", *RENDERED) and not over:
@@ -480,27 +497,33 @@ class Codec:
         A request that shows the goal state, or repeats the goal, leaves nothing to reason about. `past` is that of an
         earlier turn: what fits of it is not written again.
         """
-        reasons = self.reasons(request, trace=trace)
-        ids = [*self.past(request, trace=trace, known=past).ids, *self._shown(request, request.turn, reasons=reasons)]
-        return ids if reasons else [*ids, self.ids["<user>"]]
+        past = self.past(request, trace=trace, known=past)
+        ids = past.ids + past.shown
+        return ids if past.reasons else [*ids, self.ids["<user>"]]
 
     def past(self, request: UserRequest, *, trace: bool, known: Past | None = None) -> Past:
         """The goal and the turns before the one that is asked for; goes on from `known` if that leads here."""
         reasons = self.reasons(request, trace=trace)
+        if known is not None and known.request is request and known.reasons == reasons:
+            return known
         if known is not None and known.leads_to(request, reasons=reasons):
             begin, ids, topic = known.request.turn, list(known.ids), known.topic
+            same = known.request.state is not None and request.states[begin : begin + 1] == (known.request.state,)
+            ready = known.shown if same else None
         else:
-            begin, topic = 0, None
+            begin, topic, ready = 0, None, None
             ids = self.goal(request.goal, states=request.state is not None or request.repeat or reasons)
         handles = self.handles(request.goal)
         for index in range(begin, request.turn):
             turn = request.conversation.turns[index]
-            ids += [*self._shown(request, index, reasons=reasons), self.ids["<user>"]]
+            ids += self._shown(request, index, reasons=reasons) if ready is None else ready
+            ids.append(self.ids["<user>"])
+            ready = None
             topic = topic_of(turn.user, topic)
             ids += self.reply(turn.user, handles, topic, end=False)
             topic = topic_of(turn.agent or "", topic)
             ids += self.agent(turn.agent or "", handles, topic)
-        return Past(request, reasons, ids, topic)
+        return Past(request, reasons, ids, topic, self._shown(request, request.turn, reasons=reasons))
 
     def _shown(self, request: UserRequest, index: int, *, reasons: bool) -> list[int]:
         """What stands before the user's turn `index`: the goal state, the goal, or what the model made of them."""

@@ -108,6 +108,7 @@ def _normalise(slot: str, value: str) -> str:
     return _SPELLINGS[slot].get(text, text) if slot in _SPELLINGS else text
 
 
+@lru_cache(maxsize=16384)
 def name_key(name: str) -> str:
     """What two spellings of one name share: no case, no spaces, no leading "the"."""
     return "".join(name.lower().strip().removeprefix("the ").split())
@@ -159,7 +160,10 @@ class _Index:
     """Sets of rows as integers, bit `i` standing for row `i`: an intersection of sets is one ``&``."""
 
     def __init__(self, domain: str, rows: tuple[Entity, ...]) -> None:
+        self.domain = domain
         self.rows = rows
+        # What one conversation looks for, it looks for turn after turn.
+        self.listed = lru_cache(maxsize=256)(self._list)
         self.everything = (1 << len(rows)) - 1
         self.by_value: dict[str, dict[str, int]] = {slot: {} for slot in SLOTS[domain]}
         self.by_name: dict[str, int] = {}
@@ -181,6 +185,24 @@ class _Index:
                 self.arrived.append(self.arrived[-1] | self.by_value["arriveBy"][time])
             order = sorted(range(len(rows)), key=lambda i: _latest_first(rows[i]))
             self.rank = {i: rank for rank, i in enumerate(order)}
+
+    def _list(self, found: int, by_arrival: bool) -> tuple[Entity, ...]:
+        if by_arrival:
+            return tuple([self.rows[i] for i in sorted(_bits(found), key=self.rank.__getitem__)])
+        if found == self.everything:
+            return self.rows
+        if found.bit_count() < _FEW:
+            return tuple([self.rows[i] for i in _bits(found)])
+        return tuple(compress(self.rows, bin(found)[:1:-1].encode().translate(_TRUTH)))
+
+    def meeting(self, constraints: Mapping[str, str], rows: int) -> int:
+        """Those of `rows` that meet every constraint."""
+        for slot, value in constraints.items():
+            if slot not in self.by_value:
+                raise ValueError(f"a {self.domain} can be searched by {_listed(SLOTS[self.domain])}, got {slot!r}")
+            if value != _DONTCARE:
+                rows &= self.matching(slot, value)
+        return rows
 
     def matching(self, slot: str, value: str) -> int:
         if slot == "name" or slot == "trainID":
@@ -332,22 +354,21 @@ class World:
             For an unknown domain or slot, and for a time that is none.
         """
         index = self._index(domain)
-        found = index.everything
-        for slot, value in constraints.items():
-            if slot not in index.by_value:
-                raise ValueError(f"a {domain} can be searched by {_listed(SLOTS[domain])}, got {slot!r}")
-            if value != _DONTCARE:
-                found &= index.matching(slot, value)
+        found = index.meeting(constraints, index.everything)
         by_arrival = (
             constraints.get("arriveBy", _DONTCARE) != _DONTCARE and constraints.get("leaveAt", _DONTCARE) == _DONTCARE
         )
-        if by_arrival:
-            return tuple([index.rows[i] for i in sorted(_bits(found), key=index.rank.__getitem__)])
-        if found == index.everything:
-            return index.rows
-        if found.bit_count() < _FEW:
-            return tuple([index.rows[i] for i in _bits(found)])
-        return tuple(compress(index.rows, bin(found)[:1:-1].encode().translate(_TRUTH)))
+        return index.listed(found, by_arrival)
+
+    def has(self, domain: str, constraints: Mapping[str, str]) -> bool:
+        """Whether `search` finds anything."""
+        index = self._index(domain)
+        return bool(index.meeting(constraints, index.everything))
+
+    def fits(self, entity: Entity, constraints: Mapping[str, str]) -> bool:
+        """Whether an entity of this world is among those that `search` finds, without listing them."""
+        index = self._index(entity.domain)
+        return bool(index.meeting(constraints, 1 << index.by_name[name_key(entity.name)]))
 
     def find(self, domain: str, name: str) -> Entity | None:
         """The entity of that name, whatever its case, spaces and leading "the"; None if there is none."""
@@ -482,20 +503,31 @@ def _check(domain: str, entity: Entity) -> None:
             )
 
 
+_BOOKING_FORMS = {
+    "people": "a whole number from 1, as a string",
+    "stay": "a whole number from 1, as a string",
+    "day": f"one of {_listed(DAYS)}",
+    "time": "HH:MM from 00:00 to 23:59",
+}
+
+
 def _booking_value(slot: str, value: str) -> str:
-    text = value.strip().lower() if isinstance(value, str) else ""
+    accepted = _read_booking_value(slot, value) if isinstance(value, str) else None
+    if accepted is None:
+        raise ValueError(f"{slot} must be {_BOOKING_FORMS[slot]}, got {value!r}")
+    return accepted
+
+
+@lru_cache(maxsize=4096)
+def _read_booking_value(slot: str, value: str) -> str | None:
+    text = value.strip().lower()
     if slot in ("people", "stay"):
         # isdecimal() holds for digits of other scripts too, and int() reads them.
-        if text.isascii() and text.isdecimal() and len(text) <= 4 and int(text) > 0:
-            return str(int(text))
-        raise ValueError(f"{slot} must be a whole number from 1, as a string, got {value!r}")
+        whole = text.isascii() and text.isdecimal() and len(text) <= 4 and int(text) > 0
+        return str(int(text)) if whole else None
     if slot == "day":
-        if text in DAYS:
-            return text
-        raise ValueError(f"day must be one of {_listed(DAYS)}, got {value!r}")
-    if _TIME.fullmatch(text) and minutes(text) < 24 * 60:
-        return clock(minutes(text))
-    raise ValueError(f"{slot} must be HH:MM from 00:00 to 23:59, got {value!r}")
+        return text if text in DAYS else None
+    return clock(minutes(text)) if _TIME.fullmatch(text) and minutes(text) < 24 * 60 else None
 
 
 @cache
