@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,15 +37,17 @@ def test_a_long_run_is_reproducible_from_its_seed(tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_long_run_cleanly(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     process = subprocess.Popen(
-        [*LONG_RUN, "--envs", "8", "--steps", "1000", "--json", out],
+        [*LONG_RUN, "--envs", "8", "--steps", "4000", "--json", out],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A background job may have been started with SIGINT ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.stderr is not None
     seen = b""
-    # 1,000 steps are noted in 50 samples: after 20 % there are some.
-    while b" 20%" not in seen:
+    # The steps are noted in 50 samples: after 10 % there are some. A busy machine skips per cents.
+    while not re.search(rb" [1-9]\d%", seen):
         piece = os.read(process.stderr.fileno(), 4096)
         assert piece, seen[-2000:]
         seen += piece
@@ -52,7 +55,7 @@ def test_ctrl_c_ends_a_long_run_cleanly(tmp_path: Path) -> None:
     told, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest[-2000:]
     assert b"Traceback" not in rest and b"digest" in told
-    assert 0 < json.loads(out.read_text())["steps"] < 1000
+    assert 0 < json.loads(out.read_text())["steps"] < 4000
 
 
 def test_throughput_compares_every_way(tmp_path: Path) -> None:
