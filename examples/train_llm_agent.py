@@ -5,8 +5,9 @@
 
 Each group of conversations begins alike (same goal, same opening); what the model writes in all of its turns is trained
 on, what the user and the tools answer is not (TRL's ``env_mask``). It is paid the environment's own return, and, as a
-small model gets none of that at first, for the first steps on the way: something like a tool call, one that the
-environment takes for one, and one that works in the right domain, each worth a third.
+small model gets none of that at first, for the steps towards a right first call: a call that works and finds something
+by nothing but what the user has named. No small model calls a tool unasked, so that each conversation follows an
+example of one, about other values; who copies those is not paid for it.
 
 Needs ``pip install ugst-env[train]``. Writes ``curve.json``, ``curve.png`` and the model to ``--out``.
 """
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +32,50 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from agents.llm import chat
+from ugst_env.envs.tools import Call, read_calls
 from ugst_env.envs.vector import UGSTTextVectorEnv
 from ugst_env.models.causal import Prompt
 from ugst_env.training.sft import lora_config
 from ugst_env.training.weights import load_trainee, save_trainee
 from ugst_env.world import World
+from ugst_env.world.ontology import INFORMABLE
+
+
+def example_call(world: World, draw: random.Random) -> list[tuple[str, str]]:
+    """What a customer might say, and the tool call that answers it."""
+    domain = draw.choice(world.domains)
+    slots = draw.sample([slot for slot in INFORMABLE[domain] if slot != "name"], 2)
+    values = {slot: draw.choice(world.values(domain, slot)) for slot in slots}
+    wish = " and ".join(f"{slot} {value}" for slot, value in values.items())
+    call = json.dumps({"name": f"search_{domain}", "arguments": values})
+    return [("user", f"Hello. I am looking for a {domain} with {wish}."), ("assistant", call)]
+
+
+def towards_a_call(message: str, answer: str, heard: str) -> float:
+    """How far a message is on the way to a right tool call.
+
+    A call is worth a third, a call that works another, and of the last third, if it finds something, the share of its
+    arguments that the user has named.
+
+    Parameters
+    ----------
+    message
+        What the model wrote.
+    answer
+        What the environment answered.
+    heard
+        What the user had said before.
+    """
+    calls = read_calls(message)
+    if calls is None or len(calls) != 1 or not isinstance(calls[0], Call):
+        return 0.0
+    result = json.loads(answer)
+    if "error" in result:
+        return 1 / 3
+    if not (calls[0].arguments and result.get("count")):
+        return 2 / 3
+    named = [re.search(rf"\b{re.escape(str(value))}\b", heard, re.IGNORECASE) for value in calls[0].arguments.values()]
+    return (2 + np.mean([match is not None for match in named])) / 3
 
 
 class Conversations:
@@ -43,7 +84,7 @@ class Conversations:
     def __init__(self, trainee: Any, num_envs: int, world: World, options: argparse.Namespace) -> None:
         self.form, self.model = trainee.user.format, trainee.user.model
         self.envs = UGSTTextVectorEnv(num_envs, user=options.user, world=world)
-        self.options = options
+        self.world, self.options = world, options
 
     def hold(self, seeds: list[int], *, temperature: float, draw: random.Random) -> dict[str, Any]:
         """Hold one conversation per seed, `num_envs` of them.
@@ -52,24 +93,29 @@ class Conversations:
         -------
         dict
             ``prompt_ids``, ``completion_ids``, ``env_mask`` (1 where the model wrote), and per conversation its
-            ``ret`` (sum of rewards), ``called`` (whether its first message was a working call of the right tool) and
-            ``towards`` (how many of the steps towards such a call it took, in thirds).
+            ``ret`` (sum of rewards) and ``towards`` (how far its first message was on the way to a right tool call).
         """
         _, infos = self.envs.reset(seed=seeds)
         self.model.clear()
         alive = list(range(len(seeds)))
-        chats = {k: chat((infos["messages"][k], infos["tools"][k])) for k in alive}
-        prompts = {k: list(self.form.encode(chats[k])) for k in alive}
+        heard = [messages[-1]["content"] for messages in infos["messages"]]
+        prompts = {}
+        for k in alive:
+            role, *turns = chat((infos["messages"][k], infos["tools"][k]))
+            # Of the same seed, so that a group has the same prompt.
+            shown = example_call(self.world, random.Random(seeds[k]))
+            prompts[k] = list(self.form.encode((role, *shown, *turns)))
         ids: dict[int, list[int]] = {k: [] for k in alive}
         mask: dict[int, list[int]] = {k: [] for k in alive}
-        returns, called, towards = (dict.fromkeys(alive, 0.0) for _ in range(3))
+        returns, towards = dict.fromkeys(alive, 0.0), dict.fromkeys(alive, 0.0)
         for turn in range(self.options.turns):
-            drawn = self.model.generate(
-                [Prompt(str(k), (*prompts[k], *ids[k]), draw.getrandbits(62)) for k in alive],
-                max_new_tokens=self.options.max_new_tokens,
-                temperature=temperature,
-                stop_ids=self.form.stop_ids,
-            )
+            with torch.autocast(self.model.device.type, torch.bfloat16):
+                drawn = self.model.generate(
+                    [Prompt(str(k), (*prompts[k], *ids[k]), draw.getrandbits(62)) for k in alive],
+                    max_new_tokens=self.options.max_new_tokens,
+                    temperature=temperature,
+                    stop_ids=self.form.stop_ids,
+                )
             actions = [""] * len(seeds)
             for k, answer in zip(alive, drawn, strict=True):
                 actions[k] = self.form.decode(answer)
@@ -80,8 +126,7 @@ class Conversations:
             for k in alive:
                 returns[k] += float(rewards[k])
                 if turn == 0:
-                    called[k] = float(self._right(actions[k], observations[k], k))
-                    towards[k] = ('{"name"' in actions[k]) / 3 + observations[k].startswith("{") / 3 + called[k] / 3
+                    towards[k] = towards_a_call(actions[k], observations[k], heard[k])
                 if not (ended[k] or cut[k]):
                     between = self._between(ids[k], observations[k])
                     if len(prompts[k]) + len(ids[k]) + len(between) < self.options.most_tokens:
@@ -99,17 +144,8 @@ class Conversations:
             "env_mask": [mask[k] for k in order],
             "logprobs": None,
             "ret": [returns[k] for k in order],
-            "called": [called[k] for k in order],
             "towards": [towards[k] for k in order],
         }
-
-    def _right(self, action: str, observation: str, k: int) -> bool:
-        """Whether a first message is a tool call that works, in a domain that the user's goal is about."""
-        if not observation.startswith("{") or '"error"' in observation:
-            return False
-        episode = self.envs.cores[k].episode
-        domains = [objective.domain for objective in episode.goal.objectives] if episode is not None else []
-        return any(f"search_{domain}" in action for domain in domains)
 
     def _between(self, ids: list[int], observation: str) -> list[int]:
         """The tokens from the end of the model's message to the beginning of its next one."""
@@ -124,18 +160,25 @@ class Conversations:
         return between[1:] if ids[-1] == between[0] else between
 
 
+def measures(held: dict[str, Any]) -> dict[str, float]:
+    """Shares of conversations that begin with a call, with one that works, with a right one; and the mean return."""
+    towards = np.array(held["towards"])
+    shares = {name: float(np.mean(towards > least)) for name, least in (("call", 0.3), ("works", 0.6), ("right", 0.99))}
+    return {**shares, "return": float(np.mean(held["ret"]))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="hf:NAME or a .gguf file")
     parser.add_argument("--user", default="ugst-tiny", help="the simulated user")
     parser.add_argument("--domain", default="restaurant", help="what the goals are about")
     parser.add_argument("--steps", type=int, default=40, help="optimisation steps")
-    parser.add_argument("--groups", type=int, default=1, help="groups of conversations per step")
+    parser.add_argument("--groups", type=int, default=2, help="groups of conversations per step")
     parser.add_argument("--conversations", type=int, default=8, help="conversations of a group")
     parser.add_argument("--turns", type=int, default=1, help="the most messages of the model in a conversation")
-    parser.add_argument("--max-new-tokens", type=int, default=32, help="the most tokens of a message")
+    parser.add_argument("--max-new-tokens", type=int, default=40, help="the most tokens of a message")
     parser.add_argument("--most-tokens", type=int, default=1536, help="the most tokens of a conversation")
-    parser.add_argument("--temperature", type=float, default=0.8, help="of the conversations that are trained on")
+    parser.add_argument("--temperature", type=float, default=0.7, help="of the conversations that are trained on")
     parser.add_argument("--lora", type=int, default=16, help="rank of LoRA; 0 trains every weight")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--test", type=int, default=32, help="conversations for the comparison before and after")
@@ -157,14 +200,14 @@ def main() -> None:
         with torch.no_grad():
             seeds = list(range(1_000_000, 1_000_000 + options.test))
             held = tested.hold(seeds, temperature=0.0, draw=random.Random(0))
-        return {"called": float(np.mean(held["called"])), "return": float(np.mean(held["ret"]))}
+        return measures(held)
 
     curve: list[dict[str, float]] = []
 
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
         draw = random.Random(f"{options.seed}/{trainer.state.global_step}")
         held = trained.hold([int(prompt) for prompt in prompts], temperature=options.temperature, draw=draw)
-        curve.append({"called": float(np.mean(held["called"])), "return": float(np.mean(held["ret"]))})
+        curve.append(measures(held))
         (options.out / "curve.json").write_text(json.dumps(curve))
         return held
 
@@ -191,7 +234,7 @@ def main() -> None:
             beta=0.0,
             logging_steps=5,
             save_strategy="no",
-            bf16=gpu,
+            bf16=True,
             use_cpu=not gpu,
             gradient_checkpointing=gpu,
             report_to="none",
@@ -208,13 +251,15 @@ def main() -> None:
     trained.envs.close()
     tested.envs.close()
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for axis, name, label in zip(axes, ("called", "return"), ("right tool call first, share", "return"), strict=True):
-        axis.plot(range(1, len(curve) + 1), [row[name] for row in curve], marker=".")
-        axis.axhline(before[name], linestyle="--", color="grey", label="greedy, before")
-        axis.axhline(after[name], linestyle=":", color="black", label="greedy, after")
-        axis.set(xlabel="step", ylabel=label)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axis, names in ((left, ("call", "works", "right")), (right, ("return",))):
+        for name, color in zip(names, ("C1", "C2", "C0"), strict=False):
+            axis.plot(range(1, len(curve) + 1), [row[name] for row in curve], marker=".", color=color, label=name)
+            axis.plot([0, len(curve) + 1], [before[name], after[name]], "*", color=color, markersize=12)
+        axis.set(xlabel="step (stars: likeliest answers, before and after)")
         axis.legend()
+    left.set(ylabel="share of first messages", ylim=(-0.03, 1.03))
+    right.set(ylabel="return")
     figure.savefig(options.out / "curve.png", dpi=120)
     (options.out / "curve.json").write_text(json.dumps({"before": before, "after": after, "steps": curve}, indent=1))
     for name in before:
