@@ -2,9 +2,9 @@
 
     python benchmarks/served.py [--delay 0.05] [--steps 60] [--json OUT]
 
-*Clients*: CPU milliseconds per call of `ChatClient` and of what else there is (httpx, httpx2 and the openai SDK are
-measured if they are installed). *Environments*: steps of `UGST-v0` with `num_envs` conversations; ideally a step takes
-one delay, whatever `num_envs` is, and the efficiency is that ideal over what it took.
+*Clients*: CPU milliseconds per call of `ChatClient` and of what else there is (aiohttp, httpx, httpx2 and the openai
+SDK are measured if they are installed). *Environments*: steps of `UGST-v0` with `num_envs` conversations; ideally a
+step takes one delay, whatever `num_envs` is, and the efficiency is that ideal over what it took.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import asyncio
 import importlib
 import json
 import multiprocessing
+import socket
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from rich.console import Console
 from rich.table import Table
 
@@ -34,26 +36,28 @@ SAID = ("I need a cheap restaurant in the north.", "It is for four people on fri
 
 def run_server(delay: float, pipe: Connection) -> None:
     """Answer chat completions after `delay` seconds, in this process, for ever."""
-    from aiohttp import web
+    usage = {"prompt_tokens": 300, "completion_tokens": 10}
 
-    async def complete(request: web.Request) -> web.Response:
-        body = await request.json()
+    async def complete(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            body += message["body"]
+            more = message["more_body"]
         await asyncio.sleep(delay)
-        message = {"role": "assistant", "content": SAID[body["seed"] % len(SAID)]}
-        usage = {"prompt_tokens": 300, "completion_tokens": 10}
-        return web.json_response({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+        said = {"role": "assistant", "content": SAID[json.loads(body)["seed"] % len(SAID)]}
+        answer = json.dumps({"choices": [{"message": said, "finish_reason": "stop"}], "usage": usage}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
 
-    async def main() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", complete)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
-        await site.start()
-        pipe.send(runner.addresses[0][1])
-        await asyncio.Event().wait()
-
-    asyncio.run(main())
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as door:
+        # An answer's head and body are two writes: the second must not wait until the client has confirmed the first.
+        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pipe.send(door.getsockname()[1])
+        config = uvicorn.Config(complete, log_level="critical", access_log=False, lifespan="off")
+        uvicorn.Server(config).run(sockets=[door])
 
 
 REQUEST = ChatRequest((("system", "x" * 2000), ("user", "Hello! What can I do for you?")), seed=1, max_tokens=64)

@@ -114,7 +114,8 @@ def step_reward(before: GoalState, after: GoalState, weights: RewardWeights, *, 
     dict
         ``{"potential", "turn_cost", "success_bonus"}``. Summed over an episode and all terms, at most 1.
     """
-    gain = _served_share(weights, after, after) - _served_share(weights, after, before)
+    unchanged = after.states == before.states
+    gain = 0.0 if unchanged else _served_share(weights, after, after) - _served_share(weights, after, before)
     bonus = weights.success_bonus * trust(after, weights) if terminated and success(after) else 0.0
     return {
         "potential": (1.0 - weights.success_bonus) * gain,

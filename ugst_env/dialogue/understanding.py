@@ -37,8 +37,8 @@ from __future__ import annotations
 import re
 from bisect import insort
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from rapidfuzz import fuzz
 from rapidfuzz.distance import OSA
@@ -59,8 +59,7 @@ from ugst_env.world.ontology import BOOKABLE, INFORMABLE, REQUESTABLE
 __all__ = ["Context", "Vocabulary", "understand"]
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What the agent's last turn makes the user's words mean.
 
     Parameters
@@ -78,8 +77,7 @@ class Context:
     offered: str | None = None
 
 
-@dataclass(frozen=True)
-class _Mention:
+class _Mention(NamedTuple):
     """A stretch of the text (character offsets) and what it may mean."""
 
     start: int
@@ -90,8 +88,7 @@ class _Mention:
     domains: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Anchor:
+class _Anchor(NamedTuple):
     """A sign of a domain at a place of the text; `strong` for a noun that names it."""
 
     start: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,8 +84,7 @@ _BELIEF_INDEX = {key: index for index, key in enumerate(BELIEF_SLOTS)}
 _ASK_INDEX = {key: index for index, key in enumerate(ASKABLE_SLOTS)}
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """What the database says about the belief: the entities that fit, and the one to offer next, per domain."""
 
     fits: Mapping[str, tuple[Entity, ...]]

@@ -37,7 +37,8 @@ class ActCore(DialogueCore[Observation, int | np.int64]):
         return super().begin(rng, options)
 
     def check(self, action: int | np.int64) -> None:
-        if not self.action_space.contains(action):
+        # A vector env has looked at its actions already.
+        if not (type(action) is int and 0 <= action < len(ACTIONS)) and not self.action_space.contains(action):
             raise ValueError(
                 f"action must be an integer in 0..{len(ACTIONS) - 1} (Discrete({len(ACTIONS)})), got {action!r}"
             )

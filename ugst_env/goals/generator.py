@@ -270,12 +270,10 @@ def _objective(
         return None
     entity = rng.choice(rows)
     found = _train_wants(entity, rng) if domain == "train" else _place_wants(entity, rng, small=small)
-    if found is None:
+    if found is None or split_of(entity, tuple(slot for slots in found for slot in slots)) != split:
         return None
-    required, preferred = found
-    slots = tuple(want.slot for want in (*required, *preferred))
-    if split_of(entity, slots) != split:
-        return None
+    required, preferred = (tuple(_want(slot, value) for slot, value in slots.items()) for slots in found)
+    slots = (*found[0], *found[1])
     about_booking = harden in (_if_it_has, _if_it_is_full)
     action = "book" if about_booking or (BOOKABLE[domain] and rng.random() < BOOK_SHARE) else "find"
     if action == "book":
@@ -286,6 +284,8 @@ def _objective(
     askable = [s for s in REQUESTABLE[domain] if s in entity.attributes and s not in slots and s != "trainID"]
     asks = tuple(Ask(slot) for slot in rng.sample(askable, min(len(askable), 1 if small else rng.choice((1, 1, 2)))))
     objective = Objective(domain, action, (*required, *asks), preferred)
+    if harden is None and _beyond_means(objective, profile):
+        return None
     # An impossible objective starts from one that can be met, and so does a conditional one. Most often the entity that
     # this one was made from can be booked, and the others need not be looked at.
     met = action == "find" or _takes(objective, world, entity, False) or satisfiable(objective, world)
@@ -304,29 +304,37 @@ def _beyond_means(objective: Objective, profile: tuple[Fact, ...]) -> bool:
     return any(want.slot == "pricerange" and odd in (want.value, want.otherwise) for want in wants)
 
 
-def _place_wants(entity: Entity, rng: Random, *, small: bool) -> tuple[tuple[Want, ...], tuple[Want, ...]] | None:
-    domain = entity.domain
+Slots = dict[str, str]
+
+# Most draws come to nothing, and the same few wants come up again and again.
+_want = lru_cache(maxsize=4096)(Want)
+
+
+def _place_wants(entity: Entity, rng: Random, *, small: bool) -> tuple[Slots, Slots] | None:
+    """What is required of a place, and what is preferred."""
+    domain, attributes = entity.domain, entity.attributes
     if rng.random() < 0.07:
-        return (Want("name", entity.name),), ()
+        return {"name": entity.name}, {}
     usable = [
         slot
         for slot in INFORMABLE[domain]
         # Nobody looks for a hotel without a star, or without internet.
-        if slot != "name" and entity.attributes.get(slot) not in (None, "no", "0")
+        if slot != "name" and attributes.get(slot) not in (None, "no", "0")
     ]
     if not usable:
         return None
     count = min(len(usable), 2 if small else rng.choice((2, 3)))
     drawn = rng.sample(usable, count)
-    chosen = [Want(slot, entity.attributes[slot]) for slot in usable if slot in drawn]
-    soft = [want for want in chosen if want.slot in _SOFT_SLOTS]
-    if len(chosen) > 1 and soft and rng.random() < 0.6:
-        wish = rng.choice(soft)
-        return tuple(want for want in chosen if want != wish), (wish,)
-    return tuple(chosen), ()
+    chosen = [slot for slot in usable if slot in drawn]
+    soft = [slot for slot in chosen if slot in _SOFT_SLOTS]
+    wish = rng.choice(soft) if len(chosen) > 1 and soft and rng.random() < 0.6 else None
+    return (
+        {slot: attributes[slot] for slot in chosen if slot != wish},
+        {slot: attributes[slot] for slot in chosen if slot == wish},
+    )
 
 
-def _train_wants(train: Entity, rng: Random) -> tuple[tuple[Want, ...], tuple[Want, ...]] | None:
+def _train_wants(train: Entity, rng: Random) -> tuple[Slots, Slots] | None:
     """Where from, where to and when: always, as a train without them is nothing to look for."""
     slot = rng.choice(("leaveAt", "arriveBy"))
     if not {"departure", "destination", "day", slot} <= set(train.attributes):
@@ -335,8 +343,7 @@ def _train_wants(train: Entity, rng: Random) -> tuple[tuple[Want, ...], tuple[Wa
     total = total // 15 * 15 if slot == "leaveAt" else -(-total // 15) * 15
     if total >= 24 * 60:
         return None
-    route = tuple(Want(s, train.attributes[s]) for s in ("departure", "destination", "day"))
-    return (*route, Want(slot, clock(total))), ()
+    return {**{s: train.attributes[s] for s in ("departure", "destination", "day")}, slot: clock(total)}, {}
 
 
 def _booking_wants(domain: str, rng: Random, profile: tuple[Fact, ...]) -> tuple[Want, ...]:
@@ -346,7 +353,7 @@ def _booking_wants(domain: str, rng: Random, profile: tuple[Fact, ...]) -> tuple
         "stay": rng.choice(_DETAILS["stay"]),
         "time": rng.choice(_DETAILS["time"]),
     }
-    return tuple(Want(slot, values[slot]) for slot in BOOKABLE[domain])
+    return tuple(_want(slot, values[slot]) for slot in BOOKABLE[domain])
 
 
 def _alternatives(world: World, domain: str, want: Want, rng: Random) -> Iterator[str]:

@@ -36,9 +36,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
+from typing import NamedTuple
 
 from ugst_env.dialogue.acts import UserAct
 from ugst_env.goal import Rule
@@ -48,8 +48,7 @@ from ugst_env.world.ontology import BOOKABLE, INFORMABLE
 NO_LIMIT = 99
 
 
-@dataclass(frozen=True)
-class Utterance:
+class Utterance(NamedTuple):
     """What a user said, with all that a rule may depend on.
 
     Parameters
@@ -74,8 +73,7 @@ class Utterance:
     agent_named: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What a simulator has to respect when it plans a message.
 
     Parameters

@@ -385,6 +385,14 @@ def _number(word: str) -> str:
     return str(_NUMBERS.index(word) + 1) if word in _NUMBERS else str(int(word))
 
 
+def _hinted(plain: str, cues: Sequence[str]) -> bool:
+    # A loop takes half the time of any() with a generator, and most of what is looked at says nothing of the profile.
+    for cue in cues:  # noqa: SIM110
+        if cue in plain:
+            return True
+    return False
+
+
 def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
     """Whether a user utterance, parsed into `acts`, contradicts a fact. Nothing contradicts a fact of kind ``"text"``.
 
@@ -396,7 +404,7 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
     kind, value, plain = fact.kind, fact.value, _plain(text)
     if kind not in _TEXTS:
         raise ValueError(f"the kind of a profile fact must be one of {', '.join(KINDS)}, got {kind!r}")
-    hinted = any(cue in plain for cue in _CUES[value if kind == "mood" else kind])
+    hinted = _hinted(plain, _CUES[value if kind == "mood" else kind])
     if kind == "party_size":
         informed = {act.value for act in acts if act.kind == "inform" and act.slot == "people"} - {None, DONTCARE}
         if not hinted:

@@ -14,9 +14,11 @@ import heapq
 import json
 import os
 import random
+import selectors
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -183,10 +185,13 @@ class ChatClient:
     def _job(self, position: int, request: ChatRequest) -> _Job | Completion:
         """What is to be sent for a request, or its answer where that is known."""
         body = self._body(request)
+        if self._cache is None:
+            return _Job(position, "", body)
         name = hashlib.sha256(self.base_url.encode() + b"\n" + body).hexdigest()
-        if self._cache is not None and (known := self._cache.get(name)) is not None:
-            return Completion(known["text"], known["finished"], Usage(cached=1))
-        return _Job(position, name, body)
+        known = self._cache.get(name)
+        if known is None:
+            return _Job(position, name, body)
+        return Completion(known["text"], known["finished"], Usage(cached=1))
 
     def close(self) -> None:
         """Close all connections that are not in use; `complete` opens them again."""
@@ -215,13 +220,10 @@ class ChatClient:
 
     def _send(self, job: _Job, line: _Line) -> None:
         job.tries += 1
-        job.usage += Usage(calls=1)
         job.answer.clear()
-        job.wait = 0.0
         handle = line.free.pop() if line.free else self._new_handle()
         handle.setopt(pycurl.POSTFIELDS, job.body)
         handle.setopt(pycurl.WRITEFUNCTION, job.write)
-        handle.setopt(pycurl.HEADERFUNCTION, job.header)
         line.begin(handle, job)
 
     def _outcome(self, job: _Job) -> tuple[Completion | None, float]:
@@ -232,10 +234,10 @@ class ChatClient:
             if job.tries < self.attempts:
                 drawn = random.uniform(0, self.backoff * 2 ** (job.tries - 1))
                 return None, min(max(drawn, failure.wait), _LONGEST_WAIT)
-            return Completion(usage=job.usage, error=f"{failure} (tried {self.attempts} times)"), 0.0
+            return Completion(usage=Usage(calls=job.tries), error=f"{failure} (tried {self.attempts} times)"), 0.0
         if answer.error is None and self._cache is not None:
             self._cache.set(job.name, {"text": answer.text, "finished": answer.finished})
-        return Completion(answer.text, answer.finished, job.usage + answer.usage, answer.error), 0.0
+        return answer, 0.0
 
     def _judge(self, job: _Job) -> Completion:
         """What one try came to.
@@ -254,25 +256,25 @@ class ChatClient:
             raise _Passing(f"the connection failed ({self._safe(told)})")
         text = job.answer.decode("utf-8", errors="replace")
         if job.status == 200:
-            return self._read(text)
+            return self._read(text, job.tries)
         told = f"the server answered HTTP {job.status}: {self._safe(_message(text))}"
         if job.status in _PASSING or job.status >= 500:
             raise _Passing(told, job.wait)
-        return Completion(error=told)
+        return Completion(usage=Usage(calls=job.tries), error=told)
 
     def _body(self, request: ChatRequest) -> bytes:
         body = {
             "model": self.model,
-            "messages": [{"role": role, "content": text} for role, text in request.messages],
             "seed": request.seed,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
             **self._options,
         }
-        return json.dumps({name: value for name, value in body.items() if value is not None}).encode()
+        rest = json.dumps({name: value for name, value in body.items() if value is not None})
+        return f'{{"messages": [{", ".join(map(_message_json, request.messages))}], {rest[1:]}'.encode()
 
-    def _read(self, text: str) -> Completion:
+    def _read(self, text: str, calls: int) -> Completion:
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError):
@@ -288,7 +290,7 @@ class ChatClient:
         told = answer.get("usage")
         read, wrote = (_count(told, name) for name in ("prompt_tokens", "completion_tokens"))
         price = self.price or (0.0, 0.0)
-        usage = Usage(read, wrote, cost=(read * price[0] + wrote * price[1]) / 1e6)
+        usage = Usage(read, wrote, calls, cost=(read * price[0] + wrote * price[1]) / 1e6)
         return Completion(said, ended != "length", usage)
 
     def _safe(self, *words: str) -> str:
@@ -300,13 +302,15 @@ class ChatClient:
 
 @dataclass
 class _Job:
-    """A request on its way: what is sent, and what the newest try has brought so far."""
+    """A request on its way: what is sent, and what the newest try has brought so far.
+
+    `name` is what its answer is called in the cache, `wait` the seconds that the server wants to be left alone for.
+    """
 
     position: int
     name: str
     body: bytes
     tries: int = 0
-    usage: Usage = field(default_factory=Usage)
     answer: bytearray = field(default_factory=bytearray)
     status: int = 0
     failure: tuple[int, str] | None = None
@@ -316,20 +320,37 @@ class _Job:
         self.answer += data
         return None if len(self.answer) <= MAX_BODY else -1
 
-    def header(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"retry-after":
-            self.wait = _seconds(value.decode("latin-1").strip())
-
 
 class _Line:
-    """The connections of one thread, and the tries that are under way on them."""
+    """The connections of one thread, and the tries that are under way on them.
+
+    libcurl is told which sockets are ready: left to look for itself, it goes through all of them at every call.
+    """
 
     def __init__(self, concurrency: int) -> None:
         self.multi = pycurl.CurlMulti()
         self.multi.setopt(pycurl.M_MAXCONNECTS, concurrency)
+        self.multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self.multi.setopt(pycurl.M_TIMERFUNCTION, self._alarm)
         self.free: list[pycurl.Curl] = []
         self.busy: dict[pycurl.Curl, _Job] = {}
+        # Not epoll, whose object a forked process would share.
+        self._sockets = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+        self._due: float | None = None
+
+    def _watch(self, what: int, socket: int, *_: Any) -> None:
+        """Libcurl says what it waits for on a socket."""
+        if socket in self._sockets.get_map():
+            self._sockets.unregister(socket)
+        wanted = (selectors.EVENT_READ if what & pycurl.POLL_IN else 0) | (
+            selectors.EVENT_WRITE if what & pycurl.POLL_OUT else 0
+        )
+        if what != pycurl.POLL_REMOVE and wanted:
+            self._sockets.register(socket, wanted)
+
+    def _alarm(self, milliseconds: int) -> None:
+        """Libcurl says when it wants to be called, whatever the sockets do."""
+        self._due = None if milliseconds < 0 else time.monotonic() + milliseconds / 1e3
 
     def begin(self, handle: pycurl.Curl, job: _Job) -> None:
         self.busy[handle] = job
@@ -337,17 +358,31 @@ class _Line:
 
     def finished(self, longest: float) -> list[_Job]:
         """The jobs whose try is over; waits for one, but no longer than `longest` seconds."""
-        done = self._collect()
-        if done or longest <= 0:
-            return done
-        if self.busy:
-            self.multi.select(min(longest, 1.0))
-        else:
+        if longest > 0 and not self.busy:
             time.sleep(longest)
-        return self._collect()
+            return []
+        until = time.monotonic() + min(longest, 1.0)
+        while True:
+            done = self._collect()
+            left = until - time.monotonic()
+            if done or left <= 0:
+                return done
+            self._go_on(left)
+
+    def _go_on(self, longest: float) -> None:
+        """Let libcurl see to what is ready, after waiting for something that is."""
+        wait = longest if self._due is None else min(longest, self._due - time.monotonic())
+        for key, mask in self._sockets.select(max(wait, 0.0)):
+            ready = (pycurl.CSELECT_IN if mask & selectors.EVENT_READ else 0) | (
+                pycurl.CSELECT_OUT if mask & selectors.EVENT_WRITE else 0
+            )
+            self.multi.socket_action(key.fd, ready)
+        if self._due is not None and self._due <= time.monotonic():
+            self._due = None
+            self.multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def _collect(self) -> list[_Job]:
-        self.multi.perform()
+        self._go_on(0.0)
         done = []
         more = True
         while more:
@@ -355,6 +390,7 @@ class _Line:
             for handle, failure in [*((h, None) for h in good), *((h, (code, text)) for h, code, text in bad)]:
                 job = self.busy.pop(handle)
                 job.status, job.failure = handle.getinfo(pycurl.RESPONSE_CODE), failure
+                job.wait = 0.0 if job.status == 200 else float(handle.getinfo(pycurl.RETRY_AFTER))
                 self.multi.remove_handle(handle)
                 self.free.append(handle)
                 done.append(job)
@@ -376,11 +412,10 @@ class _Line:
         self.multi.close()
 
 
-def _seconds(header: str) -> float:
-    try:
-        return max(0.0, float(header or 0))
-    except ValueError:
-        return 0.0
+# A conversation only grows: what was said before stands in each of its requests.
+@lru_cache(maxsize=8192)
+def _message_json(message: tuple[str, str]) -> str:
+    return json.dumps({"role": message[0], "content": message[1]})
 
 
 def _message(text: str) -> str:

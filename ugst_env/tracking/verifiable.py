@@ -335,16 +335,12 @@ class VerifiableTracker:
         for index, objective in enumerate(track.goal.objectives):
             if objective.domain in track.blocked:
                 continue
-            head, *rest = (
-                (part, now)
-                for part, now in track.state.items()
-                if part.objective == index and part.category is not Category.PREFERENCE
-            )
-            told = all(now.status is not Status.INCOMPLETE or now.user_fault for _, now in rest)
-            due = [now for _, now in rest] + ([head[1]] if told else [])
-            waits = any(self._unspoken_switch(track, part, objective.domain) for part, _ in rest)
-            if not waits and any(
-                now.status is Status.ATTEMPTED and not now.served and not now.user_fault for now in due
+            head, *rest = (part for part in track.goal.parts[index] if part.category is not Category.PREFERENCE)
+            due = [track.state[part.id] for part in rest]
+            if all(now.status is not Status.INCOMPLETE or now.user_fault for now in due):
+                due.append(track.state[head.id])
+            if any(now.status is Status.ATTEMPTED and not now.served and not now.user_fault for now in due) and not any(
+                self._unspoken_switch(track, part, objective.domain) for part in rest
             ):
                 return True
         return False

@@ -147,17 +147,21 @@ _NAMES = {
 def state_note(state: GoalState, *, turn: int, max_turns: int) -> str:
     """S_{i-1} with every status, as it stands before a reply. `turn` counts from 0."""
     lines = [f"{_STATE_HEAD} {_message_count(turn, max_turns)}]"]
-    for component, now in state.items():
-        stuck = _STUCK[now.cause] if now.cause else ""
-        lines.append(f"{_NAMES[component.category]}: {describe(component)} = {now.status.value}{stuck}")
+    for line, now in zip(_lines(state.goal), state.states, strict=True):
+        lines.append(f"{line} = {now.status.value}{_STUCK[now.cause] if now.cause else ''}")
     lines.append(_STATE_FOOT)
     return "\n".join(lines)
 
 
+@lru_cache(maxsize=1024)
+def _lines(goal: UserGoal) -> tuple[str, ...]:
+    """What the notes say of each component, up to its status."""
+    return tuple(f"{_NAMES[component.category]}: {describe(component)}" for component in goal.components)
+
+
 def goal_note(goal: UserGoal, *, turn: int, max_turns: int) -> str:
     """The goal as `state_note` has it, without any status (the ablation of arXiv 2507.20152)."""
-    parts = (f"{_NAMES[component.category]}: {describe(component)}" for component in goal.components)
-    return "\n".join((f"{_GOAL_HEAD} {_message_count(turn, max_turns)}]", *parts, _STATE_FOOT))
+    return "\n".join((f"{_GOAL_HEAD} {_message_count(turn, max_turns)}]", *_lines(goal), _STATE_FOOT))
 
 
 def _message_count(turn: int, max_turns: int) -> str:
@@ -207,6 +211,8 @@ _COINS = {"\u00a3": "pounds", "\u20ac": "euros", "$": "dollars"}
 
 def fold(text: str) -> str:
     """Spell text in printable ASCII and newlines; what has no ASCII spelling is dropped."""
+    if text.isascii() and text.isprintable():
+        return text
     text = _MONEY.sub(lambda m: m[0] if m[1] == "$" else f"{m[2]} {_COINS[m[1]]}", text)
     text = unicodedata.normalize("NFKD", text.translate(_PUNCTUATION)).translate(_PUNCTUATION)
     return "".join(c for c in text if c in TEXT_CHARSET or c == "\n")
@@ -276,11 +282,14 @@ def _own_words(text: str) -> tuple[str, bool]:
     return (text[: min(cuts)], True) if cuts else (text, False)
 
 
+_STAGE_DIRECTION = re.compile(r"^\s*\*[^*\n]{1,60}\*\s+")
+_MARKDOWN = re.compile(r"[*`]|__")
+_BULLETS = re.compile(r"^(?:\s*(?:[#>]+|-)\s+)+")
+
+
 def _tidy(text: str) -> str:
-    text = re.sub(r"^\s*\*[^*\n]{1,60}\*\s+", "", text)  # A stage direction in front.
-    text = re.sub(r"[*`]|__", "", text)
-    text = re.sub(r"^(?:\s*(?:[#>]+|-)\s+)+", "", text)
-    text = " ".join(text.split())
+    text = _MARKDOWN.sub("", _STAGE_DIRECTION.sub("", text))
+    text = " ".join(_BULLETS.sub("", text).split())
     while len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip()
     if text.count('"') == 1 and (text[0] == '"' or text[-1] == '"'):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from ugst_env.dialogue.acts import DONTCARE, AgentAct, UserAct
 from ugst_env.dialogue.understanding import Context, Vocabulary, understand
@@ -31,11 +32,9 @@ class Plan:
     end: bool = False
 
 
-@dataclass(frozen=True)
-class _Task:
+class _Task(NamedTuple):
     """One objective as the agenda sees it."""
 
-    index: int
     domain: str
     book: bool
     searches: tuple[tuple[Component, Want, ComponentState], ...]
@@ -61,7 +60,6 @@ def _tasks(state: GoalState) -> list[_Task]:
         wants = [(c, want, state[c.id]) for c, want in state.goal.wants[index]]
         tasks.append(
             _Task(
-                index,
                 objective.domain,
                 objective.action == "book",
                 tuple(row for row in wants if not is_booking_slot(objective.domain, row[1].slot)),
@@ -425,7 +423,7 @@ class ScriptedUser:
         if asks and (rng.random() < 0.6 or not bookings):
             return asks[:room]
         if bookings:
-            return [replace(bookings[0], opens_booking=True), *bookings[1:]][:room] if task.book else bookings[:room]
+            return [bookings[0]._replace(opens_booking=True), *bookings[1:]][:room] if task.book else bookings[:room]
         return asks[:room]
 
     def _contradict(self, thing: Thing, rng: random.Random) -> Thing:
@@ -439,7 +437,7 @@ class ScriptedUser:
             day = thing.slot == "day"
             others = list(self._world.values("train", "day") if day else self._world.values(thing.domain, thing.slot))
         others = [value for value in others if value != thing.value]
-        return replace(thing, value=rng.choice(others)) if others else thing
+        return thing._replace(value=rng.choice(others)) if others else thing
 
     def say(self, request: UserRequest, plan: Plan, rng: random.Random, *, careless: bool = False) -> str:
         """Words for a plan: the first of several that is understood as meant and keeps to profile and policy.

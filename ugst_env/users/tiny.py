@@ -175,7 +175,8 @@ _GLUED_BEHIND = re.compile(r"[\w:]|\.\d")
 NO_HANDLES = Handles({}, {})
 
 
-@lru_cache(maxsize=4096)
+# Room for the goals of the conversations at hand: a cache that takes long to fill looks like a leak.
+@lru_cache(maxsize=1024)
 def handles_of(goal: UserGoal) -> Handles:
     """The copy tokens of a goal's values. Yes and no are no names, and stay words."""
     values: dict[str, str] = {}
@@ -282,7 +283,7 @@ class Codec:
         self.end = self.ids["<end>"]
         self._plain = lru_cache(maxsize=65536)(self._encode)
         self._speakable = lru_cache(maxsize=65536)(self._is_speakable)
-        self._senseless = lru_cache(maxsize=4096)(self._without_sense)
+        self._senseless = lru_cache(maxsize=1024)(self._without_sense)
 
     def handles(self, goal: UserGoal) -> Handles:
         """The copy tokens of a goal; none with raw copying."""

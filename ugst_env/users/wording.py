@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ugst_env.dialogue.acts import DONTCARE, AgentAct
 from ugst_env.dialogue.generation import display, singular
 
 
-@dataclass(frozen=True)
-class Thing:
+class Thing(NamedTuple):
     """One thing that a user turn conveys.
 
     `kind` is ``inform`` (state a value), ``correct`` (state it again, against what the agent said), ``ask``, ``raise``
