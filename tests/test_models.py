@@ -264,9 +264,13 @@ def dynamic_rope() -> Any:
     ],
     ids=["gpt2", "qwen2", "mistral", "mistral-window", "gemma2", "mamba", "dynamic-rope"],
 )
-def test_every_architecture_is_right_and_plain_ones_reuse_caches(build: Any, reason: str | None) -> None:
+def test_every_architecture_is_right_and_plain_ones_reuse_caches(
+    build: Any, reason: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     weights = build()
     model = causal(weights)
+    told = [record.getMessage() for record in caplog.records if record.name == "ugst_env.models.causal"]
+    assert len(told) == (reason is not None) and all(line.endswith(str(model.why_not)) for line in told)
     assert model.reuses_cache == (reason is None), model.why_not
     assert reason is None or reason in str(model.why_not)
     batch = prompts(4)

@@ -8,6 +8,7 @@ slot per conversation, left-aligned), are written and attended to in place: noth
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ import torch.nn.functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_LOG = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
 
@@ -345,6 +348,12 @@ class CausalModel:
         self._bytes_per_token = 0
         self.tokens = 0
         self.why_not = self._why_no_reuse()
+        if self.why_not is not None:
+            _LOG.warning(
+                "%s reads each conversation anew at every turn, which is slow: %s",
+                type(self.model).__name__,
+                self.why_not,
+            )
         self.clear()
 
     @property
