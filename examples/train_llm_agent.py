@@ -6,8 +6,8 @@
 Each group of conversations begins alike (same goal, same opening); what the model writes in all of its turns is trained
 on, what the user and the tools answer is not (TRL's ``env_mask``). It is paid the environment's own return, and, as a
 small model gets none of that at first, for the steps towards a right first call: a call that works and finds something
-by nothing but what the user has named. No small model calls a tool unasked, so that each conversation follows an
-example of one, about other values; who copies those is not paid for it.
+by nothing but what the user has named. No small model calls a tool unasked, so that each conversation follows
+`--examples` of calls, about other values; who copies those is not paid for it.
 
 Needs ``pip install ugst-env[train]``. Writes ``curve.json``, ``curve.png`` and the model to ``--out``.
 """
@@ -37,18 +37,23 @@ from ugst_env.envs.vector import UGSTTextVectorEnv
 from ugst_env.models.causal import Prompt
 from ugst_env.training.sft import lora_config
 from ugst_env.training.weights import load_trainee, save_trainee
+from ugst_env.users.wording import Thing, put_into_words
 from ugst_env.world import World
 from ugst_env.world.ontology import INFORMABLE
 
 
-def example_call(world: World, draw: random.Random) -> list[tuple[str, str]]:
-    """What a customer might say, and the tool call that answers it."""
-    domain = draw.choice(world.domains)
-    slots = draw.sample([slot for slot in INFORMABLE[domain] if slot != "name"], draw.choice((1, 2)))
-    values = {slot: draw.choice(world.values(domain, slot)) for slot in slots}
-    wish = " and ".join(f"{slot} {value}" for slot, value in values.items())
-    call = json.dumps({"name": f"search_{domain}", "arguments": values})
-    return [("user", f"Hello. I am looking for a {domain} with {wish}."), ("assistant", call)]
+def examples(world: World, draw: random.Random, count: int) -> list[tuple[str, str]]:
+    """What customers might say, each with the tool call that answers it."""
+    turns = []
+    for _ in range(count):
+        domain = draw.choice(world.domains)
+        slots = draw.sample([slot for slot in INFORMABLE[domain] if slot != "name"], draw.choice((1, 2)))
+        values = {slot: draw.choice(world.values(domain, slot)) for slot in slots}
+        things = [Thing("inform", domain, slot, value) for slot, value in values.items()]
+        said = put_into_words(things, None, draw, topic=None, opening=True, brief=False)
+        call = json.dumps({"name": f"search_{domain}", "arguments": values})
+        turns += [("user", said), ("assistant", call)]
+    return turns
 
 
 def towards_a_call(message: str, answer: str, heard: str) -> float:
@@ -91,7 +96,8 @@ class Conversations:
         -------
         dict
             ``prompt_ids``, ``completion_ids``, ``env_mask`` (1 where the model wrote), and per conversation its
-            ``ret`` (sum of rewards) and ``towards`` (how far its first message was on the way to a right tool call).
+            ``ret`` (sum of rewards), ``towards`` (how far its first message was on the way to a right tool call) and
+            ``works`` (1 where it was a call that works).
         """
         _, infos = self.envs.reset(seed=seeds)
         self.model.clear()
@@ -100,12 +106,12 @@ class Conversations:
         prompts = {}
         for k in alive:
             role, *turns = chat((infos["messages"][k], infos["tools"][k]))
-            # Of the same seed, so that a group has the same prompt.
-            shown = example_call(self.world, random.Random(seeds[k]))
+            # From the same seed, so that a group has the same prompt.
+            shown = examples(self.world, random.Random(seeds[k]), self.options.examples)
             prompts[k] = list(self.form.encode((role, *shown, *turns)))
         ids: dict[int, list[int]] = {k: [] for k in alive}
         mask: dict[int, list[int]] = {k: [] for k in alive}
-        returns, towards = dict.fromkeys(alive, 0.0), dict.fromkeys(alive, 0.0)
+        returns, towards, works = (dict.fromkeys(alive, 0.0) for _ in range(3))
         for turn in range(self.options.turns):
             with torch.autocast(self.model.device.type, torch.bfloat16):
                 drawn = self.model.generate(
@@ -125,6 +131,7 @@ class Conversations:
                 returns[k] += float(rewards[k])
                 if turn == 0:
                     towards[k] = towards_a_call(actions[k], observations[k], heard[k])
+                    works[k] = float(towards[k] > 0 and "error" not in json.loads(observations[k]))
                 if not (ended[k] or cut[k]):
                     between = self._between(ids[k], observations[k])
                     if len(prompts[k]) + len(ids[k]) + len(between) < self.options.most_tokens:
@@ -143,6 +150,7 @@ class Conversations:
             "logprobs": None,
             "ret": [returns[k] for k in order],
             "towards": [towards[k] for k in order],
+            "works": [works[k] for k in order],
         }
 
     def _between(self, ids: list[int], observation: str) -> list[int]:
@@ -159,9 +167,9 @@ class Conversations:
 
 
 def measures(held: dict[str, Any]) -> dict[str, float]:
-    """The share of conversations that begin with a call, with a right one; the means of `towards` and the return."""
+    """The shares of conversations that begin with a call, with one that works, with a right one; the mean return."""
     towards = np.array(held["towards"])
-    means = {"call": towards > 0, "right": towards > 0.99, "towards": towards, "return": held["ret"]}
+    means = {"call": towards > 0, "works": held["works"], "right": towards > 0.99, "return": held["ret"]}
     return {name: float(np.mean(values)) for name, values in means.items()}
 
 
@@ -173,10 +181,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="optimisation steps")
     parser.add_argument("--groups", type=int, default=1, help="groups of conversations per step")
     parser.add_argument("--conversations", type=int, default=10, help="conversations of a group")
+    parser.add_argument("--examples", type=int, default=2, help="calls that the model is shown before a conversation")
     parser.add_argument("--turns", type=int, default=1, help="the most messages of the model in a conversation")
     parser.add_argument("--max-new-tokens", type=int, default=40, help="the most tokens of a message")
     parser.add_argument("--most-tokens", type=int, default=1536, help="the most tokens of a conversation")
-    parser.add_argument("--temperature", type=float, default=0.9, help="of the conversations that are trained on")
+    parser.add_argument("--temperature", type=float, default=0.8, help="of the conversations that are trained on")
     parser.add_argument("--lora", type=int, default=16, help="rank of LoRA; 0 trains every weight")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--test", type=int, default=32, help="conversations for the comparison before and after")
@@ -250,7 +259,7 @@ def main() -> None:
     tested.envs.close()
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for axis, names in ((left, ("call", "towards", "right")), (right, ("return",))):
+    for axis, names in ((left, ("call", "works", "right")), (right, ("return",))):
         for name, color in zip(names, ("C1", "C2", "C0"), strict=False):
             axis.plot(range(1, len(curve) + 1), [row[name] for row in curve], marker=".", color=color, label=name)
             axis.plot([0, len(curve) + 1], [before[name], after[name]], "*", color=color, markersize=12)

@@ -565,7 +565,7 @@ def test_a_chat_model_learns_as_an_agent(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     curve = json.loads((tmp_path / "curve.json").read_text())
     assert len(curve["steps"]) == 2
-    assert set(curve["before"]) == {"call", "right", "towards", "return"}
+    assert set(curve["before"]) == {"call", "works", "right", "return"}
     assert (tmp_path / "curve.png").stat().st_size > 1000
     LanguageModelUser(tmp_path / "model")
 
