@@ -216,6 +216,18 @@ class TestGenerator:
             slots = {want.slot for _, want in wants(goal)}
             assert {rule.value for rule in goal.policy if rule.kind in ("withhold", "not_first")} <= slots
 
+    def test_who_is_short_of_money_wants_nothing_expensive(self, drawn: tuple[UserGoal, ...]) -> None:
+        odd = {"tight": "expensive", "generous": "cheap"}
+        wanted = Counter[str | None]()
+        for goal in drawn:
+            budget = next((fact.value for fact in goal.profile if fact.kind == "budget"), None)
+            priced = [want for _, want in wants(goal) if want.slot == "pricerange"]
+            prices = {value for want in priced for value in (want.value, want.otherwise) if value is not None}
+            assert odd.get(budget or "") not in prices
+            wanted[budget] += bool(prices)
+        # Whose budget is not told wants price ranges as well.
+        assert wanted[None] > 20
+
     def test_same_seed_same_goal(self, world: World, drawn: tuple[UserGoal, ...]) -> None:
         assert drawn[7] == generate(world, Random(7)) != drawn[8]
         again = pickle.loads(pickle.dumps(goal_source("challenge:train", world)))

@@ -339,10 +339,16 @@ def test_bye(text: str) -> None:
         "That's all for the restaurant, now I need a hotel in the north",
         "I'm not finished yet",
         "Can I have a good table?",
+        "I want something that is italian",
     ],
 )
 def test_not_bye(text: str) -> None:
     assert "bye" not in kinds(text, "restaurant")
+
+
+def test_a_question_about_an_unknown_domain_is_no_question() -> None:
+    for text in ("any is fine", "no", "four"):
+        assert understand(text, CITY, Context(requested=("taxi", "day"))) == understand(text, CITY, Context())
 
 
 def test_greeting_and_raised_domain() -> None:

@@ -232,7 +232,7 @@ GOODBYE_WORDS = frozenset("goodbye good bye byebye see farewell care cya have en
 ALL_DONE = re.compile(
     r"\b(?:(?:that|this|it|those|which)(?: is| was| will be| would be| should be| are"
     r"| covers| does| ought to be| concludes)(?: about| pretty much| really| actually)? (?:all"
-    r"|everything|it)"
+    r"|everything|it)\b"
     r"(?! (?:i know|you|right|good|depends|the|correct|sounds|okay|is))|all set|nothing (?:else|more"
     r"|further)|all done|(?:i am|we are) (?:done|finished|sorted|good(?= [.!,]|$| thank| for now| bye))"
     r"|(?:do|will|would) not (?:think i )?(?:need|require|want) (?:anything|any more|any further"
@@ -251,7 +251,7 @@ AFFIRM = re.compile(
     r"|sounds|sound)\b"
     r"|\b(?:that|it|this|which|either|one|all|everything)(?: one| train| time| day| hotel"
     r"| place)? (?:sounds?|works?|will work|would work|is|will be|would be|looks?|should be"
-    r"|seems) (?:for me|really |very |just |absolutely |like it |totally )*(?:fine|great|good|perfect"
+    r"|seems) (?:for me |really |very |just |absolutely |like it |totally )*(?:fine|great|good|perfect"
     r"|ok|okay|lovely|wonderful|excellent|works?|acceptable|right|correct|nice|awesome|ideal)\b"
     r"|\b(?:that|it|this|which|one|train|time|day|that will|it will|this will) (?:works?|will do)\b"
     r"|\b(?:lets|let us|let is) (?:go with|do|book|take)\b|\bi will take\b|\bplease do\b|\bgo ahead\b"
@@ -381,7 +381,7 @@ QUESTIONS = (
         "food",
         frozenset("what which".split()),
         re.compile(
-            r"\b(?:what|which) (?:kind|kinds|type|types|sort)?(?: of)? ?(?:foods?|cuisines?|dishes|cooking)\b"
+            r"\b(?:what|which) (?:(?:kind|type|sort)s? )?(?:of )?(?:foods?|cuisines?|dishes|cooking)\b"
             r"|\bwhat (?:do they|does it) serve\b"
         ),
     ),

@@ -143,6 +143,8 @@ class _Reading:
 
     def __init__(self, text: str, vocabulary: Vocabulary, context: Context) -> None:
         self.vocabulary = vocabulary
+        if context.requested is not None and context.requested[0] not in _DOMAINS:
+            context = context._replace(requested=None)
         self.context = context
         self.tokens = tokenize(text)
         self.norm = " ".join(self.tokens)
@@ -709,8 +711,6 @@ class _Reading:
             return
         domain, slot = requested
         first = self.norm[: self.segments[0][1]].rstrip(" .,;!?") if self.segments else ""
-        if domain not in INFORMABLE:
-            return
         if slot in ("people", "stay", "stars"):
             for start, end in self.segments:
                 match = re.search(r"\b(\d{1,2}|one)\b", self.norm[start:end])

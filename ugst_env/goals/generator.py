@@ -198,7 +198,7 @@ def _try(world: World, rng: Random, split: str, kind: str) -> UserGoal | None:
         objectives = _objectives(world, rng, split, kind, profile)
         if objectives is None:
             return None
-        if _fit(objectives, policy):
+        if fits(objectives, policy):
             return UserGoal(tuple(map(describe, objectives)), profile, policy)
     return None
 
@@ -231,7 +231,7 @@ def _way(kind: str, domain: str, rng: Random) -> Harden | None:
     return rng.choices((_if_nothing_fits, _if_it_has, _if_it_is_full), (2, 4, 4))[0]
 
 
-def _fit(objectives: tuple[Objective, ...], policy: tuple[Rule, ...]) -> bool:
+def fits(objectives: tuple[Objective, ...], policy: tuple[Rule, ...]) -> bool:
     """Whether a conversation under these rules has room for the objectives, and every rule about a slot matters."""
     allowed = limits(policy)
     room = _MOST_THINGS[len(objectives)]
@@ -300,6 +300,8 @@ def _objective(
 def _beyond_means(objective: Objective, profile: tuple[Fact, ...]) -> bool:
     """Whether somebody short of money is to want something expensive, or somebody rich something cheap."""
     odd = {"tight": "expensive", "generous": "cheap"}.get(_fact(profile, "budget") or "")
+    if odd is None:
+        return False
     wants = (part for part in (*objective.requirements, *objective.preferences) if isinstance(part, Want))
     return any(want.slot == "pricerange" and odd in (want.value, want.otherwise) for want in wants)
 
@@ -471,11 +473,12 @@ class GoalSource:
     split: str
     world: World
     goals: tuple[UserGoal, ...] = field(default=(), repr=False)
+    kinds: Mapping[str, float] = field(default_factory=lambda: KINDS, repr=False, compare=False)
 
     def __call__(self, rng: Random) -> UserGoal:
         if self.goals:
             return self.goals[rng.randrange(len(self.goals))]
-        return generate(self.world, rng, split=self.split)
+        return generate(self.world, rng, split=self.split, kinds=self.kinds)
 
 
 def goal_source(name: str, world: World) -> GoalSource:

@@ -516,7 +516,7 @@ def limits(rules: Sequence[Rule]) -> Limits:
 
 
 # The shortest limit within which every single need can be put into words.
-_FEWEST_WORDS = 8
+FEWEST_WORDS = 8
 
 
 def compatible(a: Rule, b: Rule) -> bool:
@@ -536,7 +536,7 @@ def _fits(rule: Rule, other: Rule) -> bool:
     if other.kind in ("never_say", "no_contractions"):
         return not violates(other, Utterance(added, (), None, False, False))
     if other.kind == "max_words":
-        return int(other.value) - _words(added if rule.kind != "min_words" else "") >= _FEWEST_WORDS
+        return int(other.value) - _words(added if rule.kind != "min_words" else "") >= FEWEST_WORDS
     if other.kind == "max_sentences":
         # Greetings and endings are sentences of their own.
         apart = rule.kind in ("close_with", "sign_name", "greet_with", "leave_with")
