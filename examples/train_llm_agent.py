@@ -9,7 +9,8 @@ small model gets none of that at first, for the steps towards a right first call
 by nothing but what the user has named. No small model calls a tool unasked, so that each conversation follows
 `--examples` of calls, about other values; who copies those is not paid for it.
 
-Needs ``pip install ugst-env[train]``. Writes ``curve.json``, ``curve.png`` and the model to ``--out``.
+Needs ``pip install ugst-env[train]``. Writes ``curve.json``, ``curve.png`` and the model to ``--out``; the same command,
+given again after it was killed, goes on from the last checkpoint there.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from datasets import Dataset
+from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer
 
 from agents.llm import chat
@@ -209,13 +211,18 @@ def main() -> None:
             held = tested.hold(seeds, temperature=0.0, draw=random.Random(0))
         return measures(held)
 
-    curve: list[dict[str, float]] = []
+    kept = options.out / "curve.json"
+    last = get_last_checkpoint(options.out / "checkpoints") if (options.out / "checkpoints").is_dir() else None
+    curve: dict[str, Any] = json.loads(kept.read_text()) if last else {"before": test(), "steps": []}
 
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
-        draw = random.Random(f"{options.seed}/{trainer.state.global_step}")
+        step = trainer.state.global_step
+        draw = random.Random(f"{options.seed}/{step}")
         held = trained.hold([int(prompt) for prompt in prompts], temperature=options.temperature, draw=draw)
-        curve.append(measures(held))
-        (options.out / "curve.json").write_text(json.dumps(curve))
+        curve["steps"][step:] = [measures(held)]
+        part = kept.with_suffix(".part")
+        part.write_text(json.dumps(curve, indent=1))
+        part.replace(kept)
         return held
 
     def returns(ret: list[float], **_: Any) -> list[float]:
@@ -224,7 +231,6 @@ def main() -> None:
     def calls(towards: list[float], **_: Any) -> list[float]:
         return towards
 
-    before = test()
     trainer = GRPOTrainer(
         model=trainee.model,
         reward_funcs=[returns, calls],
@@ -240,7 +246,8 @@ def main() -> None:
             max_completion_length=options.most_tokens,
             beta=0.0,
             logging_steps=5,
-            save_strategy="no",
+            save_steps=10,
+            save_total_limit=1,
             bf16=True,
             use_cpu=not gpu,
             gradient_checkpointing=gpu,
@@ -252,23 +259,24 @@ def main() -> None:
         rollout_func=rollout,
         peft_config=lora_config(options.lora),
     )
-    trainer.train()
-    after = test()
+    trainer.train(resume_from_checkpoint=last)
+    curve["after"] = test()
     save_trainee(trainee, trainer.accelerator.unwrap_model(trainer.model), options.out / "model")
     trained.envs.close()
     tested.envs.close()
 
+    before, after, steps = curve["before"], curve["after"], curve["steps"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for axis, names in ((left, ("call", "works", "right")), (right, ("return",))):
         for name, color in zip(names, ("C1", "C2", "C0"), strict=False):
-            axis.plot(range(1, len(curve) + 1), [row[name] for row in curve], marker=".", color=color, label=name)
-            axis.plot([0, len(curve) + 1], [before[name], after[name]], "*", color=color, markersize=12)
+            axis.plot(range(1, len(steps) + 1), [row[name] for row in steps], marker=".", color=color, label=name)
+            axis.plot([0, len(steps) + 1], [before[name], after[name]], "*", color=color, markersize=12)
         axis.set(xlabel="step (stars: likeliest answers, before and after)")
         axis.legend()
     left.set(ylabel="first messages", ylim=(-0.03, 1.03))
     right.set(ylabel="return")
     figure.savefig(options.out / "curve.png", dpi=120)
-    (options.out / "curve.json").write_text(json.dumps({"before": before, "after": after, "steps": curve}, indent=1))
+    kept.write_text(json.dumps(curve, indent=1))
     for name in before:
         print(f"{name}: {before[name]:.2f} before, {after[name]:.2f} after ({options.test} conversations, greedy)")
     print(f"the curve is in {options.out / 'curve.png'}, the model in {options.out / 'model'}")
