@@ -181,7 +181,7 @@ def test_limits_tell_what_is_left_for_the_content() -> None:
     assert limits(()) == limits([make_rule("case", "lower")])
     assert limits(()).max_things == NO_LIMIT and limits(()).max_words is None
     both = limits([make_rule("max_words", "14"), make_rule("open_with", "Hello there"), make_rule("withhold", "area")])
-    assert both.max_words == 12 and both.max_things == 2 and both.withheld == {"area"}
+    assert both.max_words == 12 and both.max_things == 1 and both.withheld == {"area"}
     assert limits([make_rule("max_things", "1"), make_rule("not_first", "day")]).not_first == {"day"}
 
 

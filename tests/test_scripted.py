@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from dialogues import BOOK_THAI, FIND_THAI, Talk, play, swap
@@ -15,7 +16,7 @@ from ugst_env.dialogue.understanding import Context, understand
 from ugst_env.envs.episode import Episode
 from ugst_env.envs.setup import vocabulary_of
 from ugst_env.goal import Ask, Category, Cause, Fact, GoalState, Objective, Rule, UserGoal, Want
-from ugst_env.goals.generator import generate
+from ugst_env.goals.generator import fits, generate
 from ugst_env.goals.policies import make_rule
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.users.protocol import UserRequest
@@ -291,6 +292,17 @@ def test_it_keeps_its_policy(world: World, user: ScriptedUser, rule: Rule) -> No
         episode, _ = play(world, user, goal, seed=seed)
         assert episode.state["policy.0"].status.value == "ALIGNED", episode.conversation
         assert episode.report()["success"]
+
+
+@pytest.mark.parametrize("words", ["8", "11", "13", "16"])
+def test_it_finds_few_words_for_goals_of_any_kind(world: World, user: ScriptedUser, words: str) -> None:
+    rule, rng = make_rule("max_words", words), random.Random(int(words))
+    goals = [goal for goal in (generate(world, rng) for _ in range(80)) if fits(goal.objectives, (rule,))][:30]
+    kept = 0
+    for seed, goal in enumerate(goals):
+        episode, _ = play(world, user, replace(goal, policy=(rule,)), seed=seed)
+        kept += episode.state["policy.0"].status.value == "ALIGNED"
+    assert len(goals) == 30 and kept >= 28
 
 
 def test_goals_about_every_booking_detail_can_be_met(world: World, user: ScriptedUser) -> None:

@@ -506,7 +506,7 @@ def limits(rules: Sequence[Rule]) -> Limits:
             things = min(int(rule.value), things)
     if words is not None:
         words -= sum(_words(rule.value) for rule in rules if rule.kind in _PHRASES)
-        things = min(things, 1 if words <= 10 else 2 if words <= 14 else 3)
+        things = min(things, 1 if words <= 13 else 2 if words <= 16 else 3)
     return Limits(
         max_things=things,
         withheld=frozenset(rule.value for rule in rules if rule.kind == "withhold"),
