@@ -9,8 +9,8 @@ small model gets none of that at first, for the steps towards a right first call
 by nothing but what the user has named. No small model calls a tool unasked, so that each conversation follows
 `--examples` of calls, about other values; who copies those is not paid for it.
 
-Needs ``pip install ugst-env[train]``. Writes ``curve.json``, ``curve.png`` and the model to ``--out``; the same command,
-given again after it was killed, goes on from the last checkpoint there.
+Needs ``pip install ugst-env[train]``. Writes ``curve.json``, ``curve.png`` and the model to ``--out``; the same
+command, given again after it was killed, goes on from the last checkpoint there.
 """
 
 import argparse
@@ -61,8 +61,8 @@ def examples(world: World, draw: random.Random, count: int) -> list[tuple[str, s
 def towards_a_call(message: str, answer: str, heard: str) -> float:
     """How far a message is on the way to a right tool call.
 
-    A call is worth a third; if it finds something, the rest goes by the share of its arguments that the user has named.
-    So a call about the example's values is worth no more than one that fails.
+    A call is worth a quarter, one that the tool accepts a half; if it finds something, the rest goes by the share of
+    its arguments that the user has named. The examples' values are worth no more than a call that finds nothing.
 
     Parameters
     ----------
@@ -76,11 +76,14 @@ def towards_a_call(message: str, answer: str, heard: str) -> float:
     calls = read_calls(message)
     if calls is None or len(calls) != 1 or not isinstance(calls[0], Call):
         return 0.0
+    found = json.loads(answer)
+    if "error" in found:
+        return 0.25
     values = [str(value) for value in calls[0].arguments.values()]
-    if not values or not json.loads(answer).get("count"):
-        return 1 / 3
+    if not values or not found.get("count"):
+        return 0.5
     named = sum(re.search(rf"\b{re.escape(value)}\b", heard, re.IGNORECASE) is not None for value in values)
-    return (1 + 2 * named / len(values)) / 3
+    return 0.5 + named / len(values) / 2
 
 
 class Conversations:
@@ -133,7 +136,7 @@ class Conversations:
                 returns[k] += float(rewards[k])
                 if turn == 0:
                     towards[k] = towards_a_call(actions[k], observations[k], heard[k])
-                    works[k] = float(towards[k] > 0 and "error" not in json.loads(observations[k]))
+                    works[k] = float(towards[k] >= 0.5)
                 if not (ended[k] or cut[k]):
                     between = self._between(ids[k], observations[k])
                     if len(prompts[k]) + len(ids[k]) + len(between) < self.options.most_tokens:
