@@ -70,7 +70,7 @@ class TestWithACompetentClerk:
     def test_the_english_is_tidy(self, played: list[Episode]) -> None:
         wrong = re.compile(
             r"\b1 (?:people|nights|stars|tickets)\b|\ban? an?\b|\b(?!tuk)(\w+) \1\b|  |\ba [aeio]|dontcare|None|[{}]"
-            r"|\b(?:Could|Can) you [^.?!]*\.(?!\w)",
+            r"|\b(?:Could|Can) you [^.?!]*\.(?!\w)|\b(?:Ideally|Preferably) please\b",
             re.IGNORECASE,
         )
         for episode in played:

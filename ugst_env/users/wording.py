@@ -406,7 +406,10 @@ def _informed(thing: Thing, act: AgentAct | None, rng: random.Random, brief: boo
     else:
         options = STATE_BY_DOMAIN.get((domain, slot)) or STATE[slot]
     if thing.soft:
-        options = tuple(option for option in options if not _FIRM.search(option) and "please" not in option) or options
+        options = (
+            tuple(option for option in options if not _FIRM.search(option) and "please" not in option.lower())
+            or options
+        )
     text = _filled(rng.choice(options), slot, value)
     if thing.soft:
         body = text.rstrip(".")
