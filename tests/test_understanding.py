@@ -580,3 +580,19 @@ def test_no_pattern_matches_without_one_of_its_words(name: str, data: st.DataObj
     pattern, words = CUED[name]
     text = data.draw(st.from_regex(pattern, alphabet=string.ascii_lowercase + string.digits + " .,?"))
     assert not words.isdisjoint(re.findall(r"\w+", text)), text
+
+
+def test_whatever_is_understood_as_a_booking_can_be_booked(world: World) -> None:
+    """An agent books what it understood: "0 nights" once stopped the whole program."""
+    draw = random.Random(0)
+    numbers = ("0", "00", "1", "99", "12345", "24:00", "25:10", "2400", "2459", "7:5", "0 am", "24pm", "1.5", "-1", "٣")
+    forms = ("for {} nights", "{} guests", "at {}", "{}", "a table for {} at {}", "{} adults and {} children", "on {}")
+    for _ in range(1500):
+        text = draw.choice(forms).format(draw.choice(numbers), draw.choice(numbers))
+        domain = draw.choice([domain for domain in DOMAINS if BOOKABLE[domain]])
+        asked = draw.choice(BOOKABLE[domain])
+        entity = draw.choice(world.tables[domain])
+        told = {slot: value for at, slot, value in said(text, context(domain, asked)) if at == domain and value}
+        details = {"people": "2", "day": "monday", "time": "18:15", "stay": "3", **told}
+        world.book(entity, {slot: details[slot] for slot in BOOKABLE[domain]})
+    assert values("0 nights", "hotel", "stay") == {}

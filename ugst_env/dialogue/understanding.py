@@ -339,8 +339,7 @@ class _Reading:
                 bare = match[0].removeprefix("for ").isdecimal() or match[0] == "for one"
                 if bare and self.context.requested and self.context.requested[1] in ("stay", "stars"):
                     continue  # "For 3", to the question for how many nights.
-                if _number(match[1]) != "0":
-                    note(match, "people", _number(match[1]), booked)
+                note(match, "people", _number(match[1]), booked)
 
     # ................................................................................................ resolving domains
 
@@ -409,6 +408,8 @@ class _Reading:
     def _inform(self, at: int, domain: str, slot: str, value: str) -> None:
         if patterns.YOU_SAID.search(self.norm, _span(self.segments, at)[0], at):
             return
+        if slot in ("people", "stay") and value == "0":
+            return  # Nobody books for nobody: whoever says so has told nothing.
         kind = "negate" if self._negated(at, slot) else "inform"
         soft = kind == "inform" and self._soft(at)
         self.informs.append((at, UserAct(kind, domain, slot, value, soft)))
