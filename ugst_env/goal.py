@@ -150,7 +150,7 @@ class Component:
     def text(self) -> str:
         return self.content.text
 
-    @cached_property
+    @property
     def plain(self) -> bool:
         """Whether it stands in plain words that no program can check, so that a judge has to."""
         content = self.content
@@ -210,6 +210,11 @@ class UserGoal:
         return tuple(tuple(c for c in self.components if c.objective == k) for k in range(len(self.objectives)))
 
     @cached_property
+    def manner(self) -> tuple[Component, ...]:
+        """The components that every message is held against: profile and policy."""
+        return tuple(c for c in self.components if c.objective is None)
+
+    @cached_property
     def wants(self) -> tuple[tuple[tuple[Component, Want], ...], ...]:
         """What each objective is to be searched or booked by, with its component."""
         return tuple(tuple((c, c.content) for c in parts if isinstance(c.content, Want)) for parts in self.parts)
@@ -233,6 +238,19 @@ class UserGoal:
     def positions(self) -> dict[str, int]:
         """Where each component stands in `components`, by its id."""
         return {component.id: k for k, component in enumerate(self.components)}
+
+    def position(self, component: str) -> int:
+        """Where a component stands in `components`.
+
+        Raises
+        ------
+        KeyError
+            If the goal has no such component.
+        """
+        try:
+            return self.positions[component]
+        except KeyError:
+            raise KeyError(f"no component {component!r}; this goal has {', '.join(self.positions)}") from None
 
     def _walk(self) -> Iterator[Component]:
         for i, fact in enumerate(self.profile):
@@ -305,10 +323,7 @@ class GoalState:
         return cls(goal, goal.start)
 
     def __getitem__(self, component: str) -> ComponentState:
-        try:
-            return self.states[self.goal.positions[component]]
-        except KeyError:
-            raise KeyError(f"no component {component!r}; this goal has {', '.join(self.goal.positions)}") from None
+        return self.states[self.goal.position(component)]
 
     def items(self) -> Iterator[tuple[Component, ComponentState]]:
         return zip(self.goal.components, self.states, strict=True)
@@ -323,17 +338,9 @@ class GoalState:
         ValueError
             If the category does not allow the move.
         """
-        before = self[component]
-        k = self.goal.positions[component]
-        known = self.goal.components[k]
-        after = ComponentState(**{**before.__dict__, **change})
-        if after.status is not before.status and (before.status, after.status) not in MOVES[known.category]:
-            raise ValueError(
-                f"{component} ({known.category.value}) cannot move from {before.status.value} to {after.status.value}"
-            )
-        if (before.cause is Cause.USER and after.cause is not Cause.USER) or (before.served and not after.served):
-            raise ValueError(f"{component}: a fault of the user and a served component are final, got {change}")
-        return GoalState(self.goal, (*self.states[:k], after, *self.states[k + 1 :]))
+        draft = StateDraft(self)
+        draft.move(component, **change)
+        return draft.done()
 
     def changes(self, before: GoalState, turn: int) -> tuple[Transition, ...]:
         """The transitions that lead from `before` to this state, in component order."""
@@ -371,3 +378,42 @@ class GoalState:
             }
             for component, state in self.items()
         ]
+
+
+class StateDraft:
+    """A goal state while a turn is worked into it: `move` changes it in place, `done` is the `GoalState` that results.
+
+    Parameters
+    ----------
+    before
+        What to start from; it stays as it is.
+    """
+
+    def __init__(self, before: GoalState) -> None:
+        self.goal = before.goal
+        self.states = list(before.states)
+        self._before = before
+        self._positions = before.goal.positions
+
+    def __getitem__(self, component: str) -> ComponentState:
+        return self.states[self._positions[component]]
+
+    def items(self) -> Iterator[tuple[Component, ComponentState]]:
+        return zip(self.goal.components, self.states, strict=True)
+
+    def move(self, component: str, **change: Any) -> None:
+        """See `GoalState.move`."""
+        k = self.goal.position(component)
+        known, before = self.goal.components[k], self.states[k]
+        after = ComponentState(**{**before.__dict__, **change})
+        if after.status is not before.status and (before.status, after.status) not in MOVES[known.category]:
+            raise ValueError(
+                f"{component} ({known.category.value}) cannot move from {before.status.value} to {after.status.value}"
+            )
+        if (before.cause is Cause.USER and after.cause is not Cause.USER) or (before.served and not after.served):
+            raise ValueError(f"{component}: a fault of the user and a served component are final, got {change}")
+        self.states[k] = after
+
+    def done(self) -> GoalState:
+        states = tuple(self.states)
+        return self._before if states == self._before.states else GoalState(self.goal, states)

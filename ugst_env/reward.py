@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import isfinite
 
-from ugst_env.goal import START, Category, Component, GoalState, Status
+from ugst_env.goal import START, Category, Component, GoalState, Status, UserGoal
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,17 @@ class RewardWeights:
 def _served_share(weights: RewardWeights, trusted: GoalState, state: GoalState) -> float:
     """Weighted share of the components without a user's fault in `trusted` that are served in `state`, in [0, 1]."""
     total = served = 0.0
-    for component, judge, now in zip(state.goal.components, trusted.states, state.states, strict=True):
-        # Profile and policy never pay.
-        if component.objective is not None and not judge.user_fault:
-            weight = weights.of(component)
+    for k, weight in _paying(weights, state.goal):
+        if not trusted.states[k].user_fault:
             total += weight
-            served += weight * now.served
+            served += weight * state.states[k].served
     return served / total if total else 0.0
+
+
+@lru_cache(maxsize=512)  # A goal lasts for a whole conversation.
+def _paying(weights: RewardWeights, goal: UserGoal) -> tuple[tuple[int, float], ...]:
+    """The components that can pay, by position, with their weights: all but profile and policy."""
+    return tuple((k, weights.of(c)) for k, c in enumerate(goal.components) if c.objective is not None)
 
 
 def potential(state: GoalState, weights: RewardWeights) -> float:

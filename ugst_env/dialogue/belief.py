@@ -132,9 +132,13 @@ class BeliefState:
 
     def booking(self, domain: str) -> dict[str, str] | None:
         """Booking details of a domain, None while one is missing."""
-        details = {slot: self.values.get((domain, slot)) for slot in BOOKABLE[domain]}
-        known = {slot: value for slot, value in details.items() if value is not None and value != DONTCARE}
-        return known if details and len(known) == len(details) else None
+        details = {}
+        for slot in BOOKABLE[domain]:
+            value = self.values.get((domain, slot), DONTCARE)
+            if value == DONTCARE:
+                return None
+            details[slot] = value
+        return details or None
 
     def candidates(self, domain: str, world: World) -> tuple[Entity, ...]:
         """Entities that fit; hedged wishes are dropped when nothing honours them all."""

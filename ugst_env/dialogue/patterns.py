@@ -3,8 +3,8 @@
 Patterns that end in ``$`` are held against the text before a value, patterns that start with ``^`` against a clause or
 the text behind a value.
 
-``X_WORDS`` are words one of which every match of the pattern ``X`` holds, wherever in the text it is searched: a text
-without any of them need not be searched, and most are not.
+``X_WORDS`` are words one of which every match of the pattern ``X``, or of each of several, holds, wherever in the text
+it is searched: a text without any of them need not be searched, and most are not.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ PEOPLE = (
 ADULTS_AND_CHILDREN = re.compile(
     rf"\b{NUM} adults? (?:and |, |plus |with )+{NUM} (?:kids?|child|children|bab(?:y|ies)|teenagers?)\b"
 )
+ADULTS_AND_CHILDREN_WORDS = frozenset("adult adults".split())
 ONE_PERSON = re.compile(
     r"\b(?:just|only) (?:for )?(?:me|myself)\b|\bfor (?:me only|myself|me alone)\b|\bby myself\b"
     r"|\btravell?ing alone\b"
@@ -74,6 +75,7 @@ STAY = (
     re.compile(rf"\b{NUM} days?\b(?! (?:before|after|ago|trip))"),
     re.compile(rf"\bstay(?:ing)? (?:for |of )?(?:just |only )?{NUM}\b(?! (?:people|persons?|guests?|stars?|of|am|pm))"),
 )
+STAY_WORDS = frozenset("night nights day days stay staying".split())
 TWO_PEOPLE_WORDS = frozenset("my both".split())
 STARS = (
     re.compile(r"\b(\d|one) stars?\b(?! hotels? in total)"),
@@ -83,6 +85,7 @@ STARS = (
     ),
     re.compile(r"\b(\d|one) (?:or more )?star\b"),
 )
+STARS_WORDS = frozenset("star stars rating rated".split())
 NEED_NOT = re.compile(
     r"(?:(?:not|never) (?:really |necessarily |even |actually |have to |going to )?(?:need|require"
     r"|want|care|matter|have to|include|bothered|concerned|necessary)|"
@@ -243,6 +246,7 @@ ALL_DONE = re.compile(
     r"|not (?:at the moment|right now|today|for now)$|you have been (?:very |so |really |extremely "
     r"|most )?(?:helpful|a great help|a big help)|everything i need\w*|all i need\w*|all i wanted)"
 )
+ALL_DONE_WORDS = frozenset("all am are been covered do does everything good have it no not nothing".split())
 GREET = re.compile(r"^(?:hi|hello|hey|hiya|greetings|good (?:morning|afternoon|evening|day)|howdy|yo|hallo)\b")
 AFFIRM = re.compile(
     r"^(?:oh |um |well |hmm |great |perfect |thanks |thank you )*(?:yes|yeah|yep|yup|ya|sure|ok|okay"
@@ -403,6 +407,7 @@ QUESTIONS = (
         ),
     ),
 )
+WORDS_OF_QUESTIONS = frozenset().union(*(words for _, words, _ in QUESTIONS))
 SENTENCE_END = re.compile(r"[.?!;]")
 SEGMENT_MARK = re.compile(r"[.?!;,]")
 SEGMENT_END = re.compile(r"[.?!;,]|(?<!thing)(?<!where)(?<!any) but | however ")

@@ -129,23 +129,34 @@ def understand(text: str, vocabulary: Vocabulary, context: Context) -> tuple[Use
         In the order: greeting, affirm or deny, informs and negations as they were said, requests, booking, thanks,
         goodbye. Each act occurs once. Empty for a text that says nothing known.
     """
-    return _understand(text[:MAX_CHARS], vocabulary, context)
+    text = text[:MAX_CHARS]
+    scan = _scan(text, vocabulary, None)
+    if context.offered is not None and context.offered.lower() in scan.if_offered:
+        scan = _scan(text, vocabulary, context.offered.lower())
+    return _read(scan, context.domain, context.requested)
 
 
-# A user who chooses among wordings, and all who judge the chosen one afterwards, read the same text.
+# A user who chooses among wordings, and all who judge the chosen one afterwards, read the same text, but not all with
+# the same context. So what no context changes is looked up once, and what does not matter is left out of the key.
 @lru_cache(maxsize=4096)
-def _understand(text: str, vocabulary: Vocabulary, context: Context) -> tuple[UserAct, ...]:
-    return _Reading(text, vocabulary, context).acts()
+def _scan(text: str, vocabulary: Vocabulary, offered: str | None) -> _Scan:
+    return _Scan(text, vocabulary, offered)
 
 
-class _Reading:
-    """One utterance while it is read: its normal form, and what was found in it so far."""
+@lru_cache(maxsize=4096)
+def _read(scan: _Scan, domain: str | None, requested: tuple[str, str] | None) -> tuple[UserAct, ...]:
+    return _Reading(scan, Context(domain, requested)).acts()
 
-    def __init__(self, text: str, vocabulary: Vocabulary, context: Context) -> None:
-        self.vocabulary = vocabulary
-        if context.requested is not None and context.requested[0] not in _DOMAINS:
-            context = context._replace(requested=None)
-        self.context = context
+
+class _Scan:
+    """The normal form of an utterance, and what was found in it by the words alone.
+
+    `offered` is the name on offer, in lower case, if that makes a difference: if it is one of the names `if_offered`,
+    made of everyday words, that the utterance without it does not hold.
+    """
+
+    def __init__(self, text: str, vocabulary: Vocabulary, offered: str | None) -> None:
+        self.vocabulary, self.offered = vocabulary, offered
         self.tokens = tokenize(text)
         self.norm = " ".join(self.tokens)
         self.words = frozenset(self.tokens)
@@ -164,59 +175,17 @@ class _Reading:
         self.mentions: list[_Mention] = []
         self.anchors: list[_Anchor] = []
         self.claimed: list[tuple[int, int]] = []
-        self.informs: list[tuple[int, UserAct]] = []
-        self.requests: list[tuple[int, UserAct]] = []
-
-    def _holds(self, words: frozenset[str]) -> bool:
-        return not self.words.isdisjoint(words)
-
-    # ................................................................................................. finding mentions
-
-    def acts(self) -> tuple[UserAct, ...]:
-        if not self.tokens:
-            return ()
+        self.if_offered: set[str] = set()
         self._look_up()
         self._find_times()
-        self._find_numbers()
-        self._leave_out_offers()
-        self.mentions = sorted(self.mentions, key=lambda m: (m.start, m.end))[:_MAX_MENTIONS]
-        self.anchors = sorted(self.anchors, key=lambda a: a.start)[:_MAX_MENTIONS]
-        self._read_values()
-        self._read_dontcare()
-        self._read_short_answer()
-        self._read_requests()
-        informs = self._corrected()
-        book = self._read_booking()
-        raised = self._read_domains(informs)
-        acts: list[UserAct] = []
-        if patterns.GREET.match(self.norm):
-            acts.append(UserAct("greet"))
-        acts.extend(self._read_answers())
-        acts.extend(act for _, act in sorted([*informs, *raised], key=lambda pair: pair[0]))
-        acts.extend(act for _, act in sorted(self.requests, key=lambda pair: pair[0]))
-        acts.extend(book)
-        if self._holds(patterns.THANKS):
-            acts.append(UserAct("thank"))
-        if self._says_bye(informs, book):
-            acts.append(UserAct("bye"))
-        return tuple(dict.fromkeys(acts))
-
-    def _leave_out_offers(self) -> None:
-        """Forget what stands in a sentence with which the user plays the clerk: it asks for nothing."""
-        if not self._holds(patterns.AS_CLERK_WORDS):
-            return
-        spans = [span for span in self.sentences if patterns.AS_CLERK.search(self.norm, *span)]
-        if spans:
-            self.mentions = [m for m in self.mentions if not any(start <= m.start < end for start, end in spans)]
-            self.anchors = [a for a in self.anchors if not any(start <= a.start < end for start, end in spans)]
 
     def _look_up(self) -> None:
-        i, tokens, phrases = 0, self.tokens, self.vocabulary.phrases
+        i, tokens, phrases = 0, tuple(self.tokens), self.vocabulary.phrases
         while i < len(tokens):
             length = 0
             for words, senses in phrases.get(tokens[i], ()):
                 n = len(words)
-                if n > len(tokens) - i or (n > 1 and tuple(tokens[i : i + n]) != words):
+                if n > 1 and tokens[i : i + n] != words:
                     continue
                 if self._accept(i, n, senses):
                     length = n
@@ -233,9 +202,10 @@ class _Reading:
         for sense in senses:
             if sense.kind == "name":
                 plain = is_plain(self.tokens[i : i + n])
-                offered = self.context.offered is not None and self.context.offered.lower() == sense.value.lower()
                 called = patterns.CALLED.search(self.norm, max(0, start - 30), start) is not None
-                if plain and not called and not (offered and n > 1):
+                if plain and not called and not (n > 1 and self.offered == sense.value.lower()):
+                    if n > 1:
+                        self.if_offered.add(sense.value.lower())
                     continue
             if sense.kind in ("domain", "hint"):
                 domain = sense.domains[0]
@@ -282,14 +252,11 @@ class _Reading:
                 return 1 if self._accept(i, 1, senses) else 0
         return 0
 
-    def _free(self, start: int, end: int) -> bool:
-        return all(end <= s or start >= e for s, e in self.claimed)
-
     def _find_times(self) -> None:
         if not self.numbers and "noon" not in self.norm and "mid" not in self.norm:
             return
         for match in patterns.TIME.finditer(self.norm):
-            if self._free(match.start(), match.end()):
+            if _free(self.claimed, match.start(), match.end()):
                 clock = _clock(match)
                 if clock:
                     self.claimed.append((match.start(), match.end()))
@@ -297,9 +264,62 @@ class _Reading:
                         _Mention(match.start(), match.end(), "time", "time", clock, ("restaurant", "train"))
                     )
 
+
+class _Reading:
+    """One utterance while it is read: what was scanned, and what it turns out to mean."""
+
+    def __init__(self, scan: _Scan, context: Context) -> None:
+        if context.requested is not None and context.requested[0] not in _DOMAINS:
+            context = context._replace(requested=None)
+        self.context = context
+        self.tokens, self.norm, self.words, self.numbers = scan.tokens, scan.norm, scan.words, scan.numbers
+        self.sentences, self.segments, self.segment_end = scan.sentences, scan.segments, scan.segment_end
+        self.mentions, self.anchors, self.claimed = [*scan.mentions], [*scan.anchors], [*scan.claimed]
+        self.informs: list[tuple[int, UserAct]] = []
+        self.requests: list[tuple[int, UserAct]] = []
+
+    def _holds(self, words: frozenset[str]) -> bool:
+        return not self.words.isdisjoint(words)
+
+    def acts(self) -> tuple[UserAct, ...]:
+        if not self.tokens:
+            return ()
+        self._find_numbers()
+        self._leave_out_offers()
+        self.mentions = sorted(self.mentions, key=lambda m: (m.start, m.end))[:_MAX_MENTIONS]
+        self.anchors = sorted(self.anchors, key=lambda a: a.start)[:_MAX_MENTIONS]
+        self._read_values()
+        self._read_dontcare()
+        self._read_short_answer()
+        self._read_requests()
+        informs = self._corrected()
+        book = self._read_booking()
+        raised = self._read_domains(informs)
+        acts: list[UserAct] = []
+        if patterns.GREET.match(self.norm):
+            acts.append(UserAct("greet"))
+        acts.extend(self._read_answers())
+        acts.extend(act for _, act in sorted([*informs, *raised], key=lambda pair: pair[0]))
+        acts.extend(act for _, act in sorted(self.requests, key=lambda pair: pair[0]))
+        acts.extend(book)
+        if self._holds(patterns.THANKS):
+            acts.append(UserAct("thank"))
+        if self._says_bye(informs, book):
+            acts.append(UserAct("bye"))
+        return tuple(dict.fromkeys(acts))
+
+    def _leave_out_offers(self) -> None:
+        """Forget what stands in a sentence with which the user plays the clerk: it asks for nothing."""
+        if not self._holds(patterns.AS_CLERK_WORDS):
+            return
+        spans = [span for span in self.sentences if patterns.AS_CLERK.search(self.norm, *span)]
+        if spans:
+            self.mentions = [m for m in self.mentions if not any(start <= m.start < end for start, end in spans)]
+            self.anchors = [a for a in self.anchors if not any(start <= a.start < end for start, end in spans)]
+
     def _find_numbers(self) -> None:
         def note(match: re.Match[str], slot: str, value: str, domains: tuple[str, ...]) -> None:
-            if self._free(match.start(), match.end()):
+            if _free(self.claimed, match.start(), match.end()):
                 self.claimed.append((match.start(), match.end()))
                 self.mentions.append(_Mention(match.start(), match.end(), "value", slot, value, domains))
                 if len(domains) == 1:
@@ -322,13 +342,15 @@ class _Reading:
     def _find_amounts(
         self, note: Callable[[re.Match[str], str, str, tuple[str, ...]], None], booked: tuple[str, ...]
     ) -> None:
-        for pattern in patterns.STARS:
+        for pattern in patterns.STARS if self._holds(patterns.STARS_WORDS) else ():
             for match in pattern.finditer(self.norm):
                 note(match, "stars", _number(match[1]), ("hotel",))
-        for pattern in patterns.STAY:
+        for pattern in patterns.STAY if self._holds(patterns.STAY_WORDS) else ():
             for match in pattern.finditer(self.norm):
                 note(match, "stay", _number(match[1]), ("hotel",))
-        for match in patterns.ADULTS_AND_CHILDREN.finditer(self.norm):
+        for match in (
+            patterns.ADULTS_AND_CHILDREN.finditer(self.norm) if self._holds(patterns.ADULTS_AND_CHILDREN_WORDS) else ()
+        ):
             note(match, "people", str(int(_number(match[1])) + int(_number(match[2]))), booked)
         for pattern in patterns.PEOPLE:
             for match in pattern.finditer(self.norm):
@@ -716,14 +738,14 @@ class _Reading:
             for start, end in self.segments:
                 match = re.search(r"\b(\d{1,2}|one)\b", self.norm[start:end])
                 words = self.norm[start:end].split()
-                if match and len(words) <= 7 and self._free(start + match.start(), start + match.end()):
+                if match and len(words) <= 7 and _free(self.claimed, start + match.start(), start + match.end()):
                     self._inform(start + match.start(), domain, slot, _number(match[1]))
                     return
             if slot == "people" and re.match(r"^(?:yes )?(?:just |only )?(?:me|myself|a single)\b", first):
                 self._inform(0, domain, slot, "1")
         elif slot in ("time", "leaveAt", "arriveBy"):
             match = patterns.BARE_TIME.match(first)
-            if match and len(first.split()) <= 6 and self._free(match.start(1), match.end(1)):
+            if match and len(first.split()) <= 6 and _free(self.claimed, match.start(1), match.end(1)):
                 hour = _number(match[1])
                 clock = f"{hour[:2]}:{hour[2:]}" if len(hour) == 4 else f"{int(hour):02d}:{match[2] or '00'}"
                 if int(clock[:2]) < 24:
@@ -796,7 +818,7 @@ class _Reading:
         for mention in self.mentions:
             if mention.kind == "slot":
                 self._read_slot_word(mention)
-        for slot, words, pattern in patterns.QUESTIONS:
+        for slot, words, pattern in patterns.QUESTIONS if self._holds(patterns.WORDS_OF_QUESTIONS) else ():
             for match in pattern.finditer(self.norm) if self._holds(words) else ():
                 start, end = _span(self.segments, match.start())
                 if not patterns.DONTCARE.search(self.norm, start, end):
@@ -928,7 +950,7 @@ class _Reading:
         acts = []
         for match in patterns.BOOK.finditer(self.norm) if self._holds(patterns.BOOK_WORDS) else ():
             start, _ = _span(self.sentences, match.start())
-            if not self._free(match.start(), match.end()) and match["t"] is None:
+            if not _free(self.claimed, match.start(), match.end()) and match["t"] is None:
                 continue
             if patterns.NOT_WISH.search(self.norm[start : match.start()]):
                 continue
@@ -979,11 +1001,13 @@ class _Reading:
         return ()
 
     def _says_bye(self, informs: list[tuple[int, UserAct]], book: list[UserAct]) -> bool:
+        if not self._holds(patterns.GOODBYE_WORDS) and not self._holds(patterns.ALL_DONE_WORDS):
+            return False
         last = max([at for at, act in [*informs, *self.requests] if act.value != DONTCARE], default=-1)
         for match in patterns.GOODBYE.finditer(self.norm) if self._holds(patterns.GOODBYE_WORDS) else ():
             if match.start() > last:
                 return True
-        for match in patterns.ALL_DONE.finditer(self.norm):
+        for match in patterns.ALL_DONE.finditer(self.norm) if self._holds(patterns.ALL_DONE_WORDS) else ():
             _, end = _span(self.sentences, match.start())
             if match.start() > last and self.norm[end - 1 : end] != "?" and not book:
                 return True
@@ -1010,6 +1034,10 @@ def _span(spans: list[tuple[int, int]], at: int) -> tuple[int, int]:
         if start <= at < end:
             return start, end
     return spans[-1]
+
+
+def _free(claimed: Iterable[tuple[int, int]], start: int, end: int) -> bool:
+    return all(end <= s or start >= e for s, e in claimed)
 
 
 def _number(word: str) -> str:

@@ -117,8 +117,19 @@ def tokenize(text: str) -> list[str]:
         for pattern, written_out in _CONTRACTIONS:
             text = pattern.sub(written_out, text)
         text = text.replace("'", "")
+    tokens: list[str] = _TOKEN.findall(text)
+    if not _NUMBER_WORDS.isdisjoint(tokens):
+        tokens = _in_digits(tokens)
+    return _clock_words(tokens) if not _CLOCK_WORDS.isdisjoint(tokens) else tokens
+
+
+_NUMBER_WORDS = frozenset({"one", *_UNITS, *_TENS})
+
+
+def _in_digits(words: Iterable[str]) -> list[str]:
+    """Put number words into digits, "twenty one" into one number; an "one" of its own stays."""
     tokens: list[str] = []
-    for token in _TOKEN.findall(text):
+    for token in words:
         if token in _UNITS or token == "one":
             if tokens and tokens[-1] in ("20", "30", "40", "50") and _UNITS.get(token, 1) < 10:
                 tokens[-1] = str(int(tokens[-1]) + _UNITS.get(token, 1))
@@ -128,7 +139,7 @@ def tokenize(text: str) -> list[str]:
             tokens.append(str(_TENS[token]))
         else:
             tokens.append(token)
-    return _clock_words(tokens) if not _CLOCK_WORDS.isdisjoint(tokens) else tokens
+    return tokens
 
 
 _CLOCK_WORDS = frozenset({"one", "oh", "o"})

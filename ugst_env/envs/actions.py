@@ -79,6 +79,7 @@ def _layout() -> dict[str, slice]:
 # Where each feature stands in the observation vector.
 LAYOUT = _layout()
 OBSERVATION_SIZE = sum(_WIDTHS.values())
+_STARTS = {name: where.start for name, where in LAYOUT.items()}
 
 _BELIEF_INDEX = {key: index for index, key in enumerate(BELIEF_SLOTS)}
 _ASK_INDEX = {key: index for index, key in enumerate(ASKABLE_SLOTS)}
@@ -101,6 +102,12 @@ def look(belief: BeliefState, world: World) -> View:
         first={domain: belief.next_candidate(domain, fits[domain], after_offer=False) for domain in raised},
         another={domain: belief.next_candidate(domain, fits[domain], after_offer=True) for domain in raised},
     )
+
+
+_ACTIONS_OF = {
+    domain: tuple((index, action) for index, action in enumerate(ACTIONS) if action.domain == domain)
+    for domain in (None, *DOMAINS)
+}
 
 
 def _pending(belief: BeliefState, domain: str) -> list[str]:
@@ -132,8 +139,16 @@ def possible(action: Action, belief: BeliefState, view: View) -> bool:
 
 def action_mask(belief: BeliefState, view: View) -> NDArray[np.int8]:
     """Which actions can be carried out, int8 array of shape (44,), 1 = possible."""
-    within = {None, *belief.raised}
-    return np.array([action.domain in within and possible(action, belief, view) for action in ACTIONS], dtype=np.int8)
+    mask = np.zeros(len(ACTIONS), dtype=np.int8)
+    mask[
+        [
+            index
+            for domain in (None, *belief.raised)
+            for index, action in _ACTIONS_OF.get(domain, ())
+            if possible(action, belief, view)
+        ]
+    ] = 1
+    return mask
 
 
 def decode(action: Action, belief: BeliefState, view: View, world: World) -> AgentAct:
@@ -179,10 +194,11 @@ def observe(
     belief: BeliefState, view: View, *, last_action: int | None, turn: int, max_turns: int
 ) -> NDArray[np.float32]:
     """The observation: float32 array of shape (`OBSERVATION_SIZE`,) in [0, 1], laid out as `LAYOUT` says."""
-    vector = np.zeros(OBSERVATION_SIZE, dtype=np.float32)
+    # To write into an array is slow, so it is done once for all.
+    marked: list[int] = []
 
     def mark(name: str, index: int) -> None:
-        vector[LAYOUT[name].start + index] = 1.0
+        marked.append(_STARTS[name] + index)
 
     for act in belief.user_acts:
         mark("user_acts", USER_ACT_KINDS.index(act.kind))
@@ -210,6 +226,8 @@ def observe(
             mark("booked", index)
         if belief.offered.get(domain) in belief.unbookable.get(domain, ()):
             mark("booking_failed", index)
+    vector = np.zeros(OBSERVATION_SIZE, dtype=np.float32)
+    vector[marked] = 1.0
     vector[LAYOUT["turn"]] = min(turn / max_turns, 1.0)
     return vector
 

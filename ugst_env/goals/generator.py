@@ -150,6 +150,13 @@ SPLIT_PROFILES: Mapping[str, tuple[tuple[Fact, ...], ...]] = {
 }
 
 
+# The policies of each split by their kinds.
+_FAMILIES: Mapping[str, tuple[tuple[Rule, ...], ...]] = {
+    split: tuple(tuple(r for r in rules if r.kind == kind) for kind in dict.fromkeys(rule.kind for rule in rules))
+    for split, rules in SPLIT_POLICIES.items()
+}
+
+
 def generate(
     world: World, rng: Random, *, split: str = "train", kinds: Mapping[str, float] = KINDS, id: str = ""
 ) -> UserGoal:
@@ -243,12 +250,10 @@ def fits(objectives: tuple[Objective, ...], policy: tuple[Rule, ...]) -> bool:
 
 def _policy(rng: Random, split: str) -> tuple[Rule, ...]:
     """One rule, families equally often; for a quarter of the users a second one that goes with it."""
-    rules = SPLIT_POLICIES[split]
-    families = list(dict.fromkeys(rule.kind for rule in rules))
+    families = _FAMILIES[split]
 
     def draw() -> Rule:
-        family = rng.choice(families)
-        return rng.choice([rule for rule in rules if rule.kind == family])
+        return rng.choice(rng.choice(families))
 
     first = draw()
     if rng.random() < 0.25:

@@ -334,7 +334,8 @@ def _says(text: str, phrase: str) -> bool:
 
 
 def _words(text: str) -> int:
-    return sum(any(c.isalnum() for c in word) for word in text.split())
+    # Most words are letters and digits throughout.
+    return sum(word.isalnum() or any(c.isalnum() for c in word) for word in text.split())
 
 
 # A sentence ends at a mark before a space; "st.", "a.m." and dots that trail off before a small letter do not end one.
@@ -490,13 +491,23 @@ _ORDER = (
 
 def comply_all(rules: Sequence[Rule], text: str, utterance: Utterance, rng: Random) -> str:
     """Rewrite `text` so that it keeps all `rules` where changes of the surface can do that (see `comply`)."""
-    for rule in sorted(rules, key=lambda rule: _ORDER.index(rule.kind) if rule.kind in _ORDER else -1):
+    for rule in _in_order(tuple(rules)):
         text = comply(rule, text, utterance, rng)
     return text
 
 
+@lru_cache(maxsize=1024)  # A user keeps to the same rules in every turn.
+def _in_order(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    return tuple(sorted(rules, key=lambda rule: _ORDER.index(rule.kind) if rule.kind in _ORDER else -1))
+
+
 def limits(rules: Sequence[Rule]) -> Limits:
     """What a simulator has to respect when it plans what to say, before `comply_all` sees to the surface."""
+    return _limits(tuple(rules))
+
+
+@lru_cache(maxsize=1024)  # A user plans every turn by the same rules.
+def _limits(rules: tuple[Rule, ...]) -> Limits:
     words: int | None = None
     things = NO_LIMIT
     for rule in rules:

@@ -393,6 +393,13 @@ def _hinted(plain: str, cues: Sequence[str]) -> bool:
     return False
 
 
+@lru_cache(maxsize=1024)  # Whoever chooses among wordings, and all who judge the chosen one, ask the same.
+def _party_sizes(plain: str) -> frozenset[str]:
+    """How many people a message says there are."""
+    said = {_number(match["number"]) for pattern in _PARTY for match in _stated(pattern, plain)}
+    return frozenset({*said, "1"} if any(_stated(_ALONE, plain)) else said)
+
+
 def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
     """Whether a user utterance, parsed into `acts`, contradicts a fact. Nothing contradicts a fact of kind ``"text"``.
 
@@ -407,12 +414,7 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
     hinted = _hinted(plain, _CUES[value if kind == "mood" else kind])
     if kind == "party_size":
         informed = {act.value for act in acts if act.kind == "inform" and act.slot == "people"} - {None, DONTCARE}
-        if not hinted:
-            return bool(informed - {value})
-        said = {_number(match["number"]) for pattern in _PARTY for match in _stated(pattern, plain)}
-        if any(_stated(_ALONE, plain)):
-            said.add("1")
-        return bool((informed | said) - {value})
+        return bool((informed | _party_sizes(plain) if hinted else informed) - {value})
     if not hinted:
         return False
     if kind == "home_town":

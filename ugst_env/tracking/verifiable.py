@@ -27,10 +27,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ugst_env.dialogue.acts import DONTCARE, AgentAct, UserAct
-from ugst_env.goal import Ask, Category, Cause, Component, Fact, GoalState, Objective, Rule, Status, UserGoal, Want
+from ugst_env.goal import (
+    Ask,
+    Category,
+    Cause,
+    Component,
+    Fact,
+    GoalState,
+    Objective,
+    Rule,
+    StateDraft,
+    Status,
+    UserGoal,
+    Want,
+)
 from ugst_env.goals.policies import Utterance, violates
 from ugst_env.goals.profiles import contradicts
 from ugst_env.world.database import Entity, World
@@ -114,6 +126,44 @@ class Tracked:
         return self.state.goal
 
 
+class _Draft:
+    """A `Tracked` while a turn is worked into it: the same fields, to be assigned to.
+
+    A turn changes a dozen things; to make a new `Tracked` for each of them took a third of the tracker's time.
+    """
+
+    goal: UserGoal
+    state: StateDraft
+    turn: int
+    stated: Mapping[tuple[str, str], tuple[str, ...]]
+    soft: frozenset[tuple[str, str]]
+    offered: Mapping[str, str]
+    booked: Mapping[str, tuple[str, Mapping[str, str], str]]
+    told: frozenset[tuple[str, str, str]]
+    refused: frozenset[str]
+    blocked: frozenset[str]
+    deceived: frozenset[str]
+    named: frozenset[str]
+    stalled: int
+    news: bool
+    last_act: AgentAct | None
+    faults: tuple[Fault, ...]
+
+    def __init__(self, track: Tracked) -> None:
+        self.__dict__.update(track.__dict__)
+        self.goal, self.state = track.goal, StateDraft(track.state)
+
+    def note(self, cause: Cause, mode: str, detail: str) -> None:
+        self.faults = (*self.faults, Fault(self.turn, cause, mode, detail))
+
+    def done(self) -> Tracked:
+        """What has become of it. The draft must not be used any more."""
+        track: Tracked = object.__new__(Tracked)
+        track.__dict__.update(self.__dict__, state=self.state.done())
+        del track.__dict__["goal"]
+        return track
+
+
 def start(goal: UserGoal) -> Tracked:
     """The tracked conversation before the first word (S_0)."""
     return Tracked(GoalState.start(goal))
@@ -134,21 +184,6 @@ def is_booking_slot(domain: str, slot: str) -> bool:
     return slot in _BOOKING_SLOTS[domain]
 
 
-def _with(track: Tracked, **changes: Any) -> Tracked:
-    """`dataclasses.replace`, a fifth of whose time this takes: it is called ten times a turn."""
-    new: Tracked = object.__new__(Tracked)
-    new.__dict__.update(track.__dict__, **changes)
-    return new
-
-
-def _note(track: Tracked, cause: Cause, mode: str, detail: str) -> Tracked:
-    return _with(track, faults=(*track.faults, Fault(track.turn, cause, mode, detail)))
-
-
-def _move(track: Tracked, component: str, **change: object) -> Tracked:
-    return _with(track, state=track.state.move(component, **change))
-
-
 def in_force(want: Want, *, switched: bool, entity: Entity | None = None) -> str:
     """The value that counts: `otherwise` when the condition came true, or when `entity` has the attribute it names."""
     if want.otherwise is None or want.condition is None:
@@ -160,7 +195,7 @@ def in_force(want: Want, *, switched: bool, entity: Entity | None = None) -> str
     return want.otherwise if holds else want.value
 
 
-def _constraints(track: Tracked, index: int, *, only_stated: bool = False) -> dict[str, str]:
+def _constraints(track: _Draft, index: int, *, only_stated: bool = False) -> dict[str, str]:
     """Search constraints of an objective's requirements: the goal's, or only those that the user stated by now."""
     chosen = {}
     domain = track.goal.objectives[index].domain
@@ -183,7 +218,7 @@ def _matches(world: World, entity: Entity, constraints: Mapping[str, str]) -> bo
     return world.fits(entity, constraints)
 
 
-def _booking_wants(track: Tracked, index: int, entity: Entity | None) -> dict[str, str]:
+def _booking_wants(track: _Draft, index: int, entity: Entity | None) -> dict[str, str]:
     """The booking details that the goal asks for, for this entity, less those that the user spoilt."""
     domain = track.goal.objectives[index].domain
     return {
@@ -199,12 +234,12 @@ class VerifiableTracker:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def hear(self, track: Tracked, text: str, acts: Iterable[UserAct], *, end: bool) -> Tracked:
+    def hear(self, before: Tracked, text: str, acts: Iterable[UserAct], *, end: bool) -> Tracked:
         """Update from a user utterance `text`, parsed into `acts`; `end`: the user ends the conversation with it."""
         acts = tuple(acts)
-        before = track
-        track = _with(track, turn=track.turn + 1)
-        track = self._judge_manner(track, text, acts, end)
+        track = _Draft(before)
+        track.turn += 1
+        self._judge_manner(track, text, acts, end)
         for act in acts:
             index = _objective(track.goal, act.domain)
             if act.kind not in ("inform", "negate", "request", "book") or act.domain not in DOMAINS:
@@ -212,68 +247,65 @@ class VerifiableTracker:
             if index is None and act.value == DONTCARE:
                 continue  # It only lets a question pass.
             if index is None:
-                track = _note(
-                    track, Cause.USER, "invention", f"{act.kind} about {act.domain}, which is not in the goal"
-                )
+                track.note(Cause.USER, "invention", f"{act.kind} about {act.domain}, which is not in the goal")
                 continue
             objective = track.goal.parts[index][0]
             if track.state[objective.id].status is Status.INCOMPLETE:
-                track = _move(track, objective.id, status=Status.ATTEMPTED)
+                track.state.move(objective.id, status=Status.ATTEMPTED)
             if act.kind == "request":
-                track = self._asked(track, index, act)
+                self._asked(track, index, act)
             elif act.slot is not None and act.value is not None:
-                track = self._stated(track, index, act)
+                self._stated(track, index, act)
             elif act.kind == "inform" and any(
                 w.slot == "type" and w.value == act.value for _, w in track.goal.wants[index]
             ):
                 # "I need a hotel" raises the domain with the very word for one of its types.
-                track = self._stated(track, index, replace(act, slot="type"))
-        news = track.state != before.state or any(
+                self._stated(track, index, replace(act, slot="type"))
+        track.news = track.state.done() != before.state or any(
             set(values) - set(before.stated.get(key, ())) for key, values in track.stated.items()
         )
-        return self._settle(_with(track, news=news))
+        self._settle(track)
+        return track.done()
 
-    def _judge_manner(self, track: Tracked, text: str, acts: tuple[UserAct, ...], end: bool) -> Tracked:
+    def _judge_manner(self, track: _Draft, text: str, acts: tuple[UserAct, ...], end: bool) -> None:
         previous = track.last_act
         requested = None
         if previous is not None and previous.kind == "request" and previous.domain and previous.slot:
             requested = (previous.domain, previous.slot)
         utterance = Utterance(text, acts, requested, first=track.turn == 1, last=end, agent_named=track.named)
-        for component, now in track.state.items():
-            if now.status is not Status.ALIGNED:
+        for component in track.goal.manner:
+            if track.state[component.id].status is not Status.ALIGNED:
                 continue
             broken = (isinstance(component.content, Fact) and contradicts(component.content, text, acts)) or (
                 isinstance(component.content, Rule) and violates(component.content, utterance)
             )
             if broken:
-                track = _move(track, component.id, status=Status.MISALIGNED, cause=Cause.USER)
-                track = _note(track, Cause.USER, component.category.value, component.text)
-        return track
+                track.state.move(component.id, status=Status.MISALIGNED, cause=Cause.USER)
+                track.note(Cause.USER, component.category.value, component.text)
 
-    def _asked(self, track: Tracked, index: int, act: UserAct) -> Tracked:
+    def _asked(self, track: _Draft, index: int, act: UserAct) -> None:
         for part in track.goal.parts[index]:
             if isinstance(part.content, Ask) and part.content.slot == act.slot:
                 if track.state[part.id].status is Status.INCOMPLETE:
-                    track = _move(track, part.id, status=Status.ATTEMPTED)
-                return track
-        return track
+                    track.state.move(part.id, status=Status.ATTEMPTED)
+                return
 
-    def _stated(self, track: Tracked, index: int, act: UserAct) -> Tracked:
+    def _stated(self, track: _Draft, index: int, act: UserAct) -> None:
         assert act.domain is not None and act.slot is not None and act.value is not None
         key = (act.domain, act.slot)
         found = next(((c, w) for c, w in track.goal.wants[index] if w.slot == act.slot), None)
         if act.kind == "negate":
             if found is not None and act.value in (found[1].value, found[1].otherwise):
-                track = self._contradicted(track, *found, act.value)
-            return track
+                self._contradicted(track, *found, act.value)
+            return
         said = {*track.stated.get(key, ())}
-        track = _with(track, blocked=track.blocked - {act.domain})
-        track = _with(track, stated={**track.stated, key: (*track.stated.get(key, ()), act.value)})
-        track = _with(track, soft=track.soft | {key} if act.soft else track.soft - {key})
+        track.blocked = track.blocked - {act.domain}
+        track.stated = {**track.stated, key: (*track.stated.get(key, ()), act.value)}
+        track.soft = track.soft | {key} if act.soft else track.soft - {key}
         if found is None:
             if act.value != DONTCARE and not self._harmless(track, act):
-                track = _note(track, Cause.USER, "invention", f"{act.domain} {act.slot} = {act.value}")
-            return track
+                track.note(Cause.USER, "invention", f"{act.domain} {act.slot} = {act.value}")
+            return
         component, want = found
         now = track.state[component.id]
         accepted = {want.value} if want.condition in (None, "no_match") else {want.value, want.otherwise}
@@ -283,52 +315,57 @@ class VerifiableTracker:
         if want.condition == "no_match" and act.value == want.otherwise:
             if not now.switched and want.value in said and self._hopeless(track, index):
                 # Ahead of the agent's refusal, but rightly so.
-                track = _move(track, component.id, switched=True)
+                track.state.move(component.id, switched=True)
                 now = track.state[component.id]
             if now.switched:
                 accepted.add(want.otherwise)
         if act.value in accepted:
             if component.category is Category.PREFERENCE:
-                return _move(track, component.id, status=Status.ALIGNED)
-            return _move(track, component.id, status=Status.ATTEMPTED) if now.status is Status.INCOMPLETE else track
+                track.state.move(component.id, status=Status.ALIGNED)
+            elif now.status is Status.INCOMPLETE:
+                track.state.move(component.id, status=Status.ATTEMPTED)
+            return
         # A wish may be dropped once it was expressed; a hard condition may not.
         if component.category is Category.PREFERENCE and (now.status is Status.ALIGNED or act.value == DONTCARE):
-            return track
-        return self._contradicted(track, component, want, act.value)
+            return
+        self._contradicted(track, component, want, act.value)
 
     @staticmethod
-    def _harmless(track: Tracked, act: UserAct) -> bool:
+    def _harmless(track: _Draft, act: UserAct) -> bool:
         """Whether a value that the goal does not ask for is no invention: the name on offer, a fact of the profile."""
         if act.slot == "name":
             return act.value == track.offered.get(act.domain or "")
         # Another number than the profile has is held against the profile.
         return act.slot == "people" and any(fact.kind == "party_size" for fact in track.goal.profile)
 
-    def _contradicted(self, track: Tracked, component: Component, want: Want, value: str) -> Tracked:
-        track = _note(track, Cause.USER, "contradiction", f"{want.slot}: said {value}, the goal has {want.value}")
-        return _move(track, component.id, cause=Cause.USER)
+    @staticmethod
+    def _contradicted(track: _Draft, component: Component, want: Want, value: str) -> None:
+        track.note(Cause.USER, "contradiction", f"{want.slot}: said {value}, the goal has {want.value}")
+        track.state.move(component.id, cause=Cause.USER)
 
-    def see(self, track: Tracked, *acts: AgentAct) -> Tracked:
+    def see(self, before: Tracked, *acts: AgentAct) -> Tracked:
         """Update from what the agent did and claimed in one turn."""
-        before = track
+        track = _Draft(before)
         for act in acts:
-            track = _with(track, named=track.named | set(act.claims) | ({act.slot} if act.slot else set()))
+            track.named = track.named | set(act.claims) | ({act.slot} if act.slot else set())
             index = _objective(track.goal, act.domain)
             if act.domain is not None and index is not None:
                 if act.kind == "no_offer":
-                    track = self._refused(track, index, act.domain)
+                    self._refused(track, index, act.domain)
                 elif act.kind in ("offer", "offer_next", "inform_requested", "book"):
-                    track = self._spoke_of(track, act.domain, act)
-        track = self._settle(_with(track, last_act=acts[-1] if acts else None))
-        if not any(self._moved(before, track, act) for act in acts):
+                    self._spoke_of(track, act.domain, act)
+        track.last_act = acts[-1] if acts else None
+        self._settle(track)
+        after = track.done()
+        if not any(self._moved(before, after, act) for act in acts):
             asked_again = any(
                 act.kind == "request" and (act.domain or "", act.slot or "") in before.stated for act in acts
             )
-            caught = len(track.faults) > len(before.faults)
+            caught = len(after.faults) > len(before.faults)
             # Where the user itself wasted its turn and waits for nothing, an idle turn of the agent is no fault.
-            if before.news or asked_again or caught or self._owes(track):
-                track = _with(track, stalled=track.stalled + 1)
-        return track
+            if before.news or asked_again or caught or self._owes(after):
+                return replace(after, stalled=after.stalled + 1)
+        return after
 
     def _owes(self, track: Tracked) -> bool:
         """Whether the user did its part for something and now waits for the agent."""
@@ -345,7 +382,7 @@ class VerifiableTracker:
                 return True
         return False
 
-    def _hopeless(self, track: Tracked, index: int) -> bool:
+    def _hopeless(self, track: _Draft, index: int) -> bool:
         """Whether nothing in the world meets the objective's requirements, the booking included."""
         found = self.world.search(track.goal.objectives[index].domain, _constraints(track, index))
         return not any(self._bookable(track, index, entity) for entity in found)
@@ -372,125 +409,129 @@ class VerifiableTracker:
             s.served or s.user_fault for c, s in after.state.items() if c.objective is not None
         )
 
-    def _refused(self, track: Tracked, index: int, domain: str) -> Tracked:
+    def _refused(self, track: _Draft, index: int, domain: str) -> None:
         said = {
             slot: values[-1] for (d, slot), values in track.stated.items() if d == domain and slot in INFORMABLE[domain]
         }
         hard = {slot: value for slot, value in said.items() if (domain, slot) not in track.soft}
         if self._left(track, domain, said):
-            track = _note(track, Cause.AGENT, "false_no_offer", f"{domain}: there are matches for {said}")
-            track = _with(track, deceived=track.deceived | {domain})
-            return self._blame(track, index, Cause.AGENT)
+            track.note(Cause.AGENT, "false_no_offer", f"{domain}: there are matches for {said}")
+            track.deceived |= {domain}
+            self._blame(track, index, Cause.AGENT)
+            return
         if self._left(track, domain, hard):
-            return track
+            return
         if not self._hopeless(track, index):
-            return _with(track, blocked=track.blocked | {domain})
-        track = _with(track, refused=track.refused | {domain})
+            track.blocked |= {domain}
+            return
+        track.refused |= {domain}
         switches = [
             c
             for c, w in track.goal.wants[index]
             if w.condition == "no_match" and not is_booking_slot(domain, w.slot) and not track.state[c.id].switched
         ]
         for component in switches:
-            track = _move(track, component.id, switched=True)
-        return track if switches else self._give_up(track, index)
+            track.state.move(component.id, switched=True)
+        if not switches:
+            self._give_up(track, index)
 
-    def _left(self, track: Tracked, domain: str, said: Mapping[str, str]) -> bool:
+    def _left(self, track: _Draft, domain: str, said: Mapping[str, str]) -> bool:
         """Whether anything matches what the user said, the booking included once all its details were said."""
         details = {slot: track.stated[domain, slot][-1] for slot in BOOKABLE[domain] if (domain, slot) in track.stated}
         if not details or len(details) < len(BOOKABLE[domain]) or DONTCARE in details.values():
             return self.world.has(domain, said)
         return any(self.world.unavailable(entity, details) is None for entity in self.world.search(domain, said))
 
-    def _give_up(self, track: Tracked, index: int) -> Tracked:
+    @staticmethod
+    def _give_up(track: _Draft, index: int) -> None:
         """The world has no such thing and the agent said so: what is left of the objective counts as done."""
         for part in track.goal.parts[index]:
             now = track.state[part.id]
             if now.served or now.user_fault:
                 continue
             status = Status.ATTEMPTED if now.status is Status.INCOMPLETE else now.status
-            track = _move(track, part.id, status=status, cause=Cause.WORLD, served=True)
-        return track
+            track.state.move(part.id, status=status, cause=Cause.WORLD, served=True)
 
-    def _blame(self, track: Tracked, index: int, cause: Cause) -> Tracked:
+    @staticmethod
+    def _blame(track: _Draft, index: int, cause: Cause) -> None:
         for part in track.goal.parts[index]:
             now = track.state[part.id]
             if now.status is Status.ATTEMPTED and not now.served and now.cause is None:
-                track = _move(track, part.id, cause=cause)
-        return track
+                track.state.move(part.id, cause=cause)
 
-    def _spoke_of(self, track: Tracked, domain: str, act: AgentAct) -> Tracked:
+    def _spoke_of(self, track: _Draft, domain: str, act: AgentAct) -> None:
         entity = self.world.find(domain, act.entity) if act.entity else None
         if entity is None:
-            track = _note(track, Cause.AGENT, "no_such_entity", f"{domain} {act.entity!r} does not exist")
-            return _with(track, deceived=track.deceived | {domain})
+            track.note(Cause.AGENT, "no_such_entity", f"{domain} {act.entity!r} does not exist")
+            track.deceived |= {domain}
+            return
         if act.kind in ("offer", "offer_next"):
-            track = _with(track, offered={**track.offered, domain: entity.name})
+            track.offered = {**track.offered, domain: entity.name}
         for slot, value in act.claims.items():
             truth = self._reference(track, entity) if slot == "reference" else entity.attributes.get(slot)
             if slot == "reference" and value is None:
                 continue
             if value == truth:
-                track = _with(track, told=track.told | {(domain, entity.name, slot)})
+                track.told |= {(domain, entity.name, slot)}
             else:
-                track = _note(track, Cause.AGENT, "lie", f"{entity.name}: said {slot} is {value}, it is {truth}")
-                track = _with(track, deceived=track.deceived | {domain})
-        return self._booked(track, domain, entity, act) if act.kind == "book" else track
+                track.note(Cause.AGENT, "lie", f"{entity.name}: said {slot} is {value}, it is {truth}")
+                track.deceived |= {domain}
+        if act.kind == "book":
+            self._booked(track, domain, entity, act)
 
     @staticmethod
-    def _reference(track: Tracked, entity: Entity) -> str | None:
+    def _reference(track: _Draft, entity: Entity) -> str | None:
         name, _, reference = track.booked.get(entity.domain, ("", {}, ""))
         return reference if name == entity.name else None
 
-    def _booked(self, track: Tracked, domain: str, entity: Entity, act: AgentAct) -> Tracked:
+    def _booked(self, track: _Draft, domain: str, entity: Entity, act: AgentAct) -> None:
         index = _objective(track.goal, domain)
         assert index is not None
         try:
             truth = self.world.book(entity, act.booking)
         except ValueError as error:
-            return _note(track, Cause.AGENT, "wrong_booking", str(error))
+            track.note(Cause.AGENT, "wrong_booking", str(error))
+            return
         if act.reference != truth.reference or (truth.failure is not None and act.failure is None):
-            track = _note(
-                track, Cause.AGENT, "lie", f"{entity.name}: said the booking is {act.reference or act.failure}"
-            )
-            return _with(track, deceived=track.deceived | {domain})
-        track = _with(track, offered={**track.offered, domain: entity.name})
+            track.note(Cause.AGENT, "lie", f"{entity.name}: said the booking is {act.reference or act.failure}")
+            track.deceived |= {domain}
+            return
+        track.offered = {**track.offered, domain: entity.name}
         if truth.failure is None:
             assert truth.reference is not None
-            track = _with(track, booked={**track.booked, domain: (entity.name, dict(act.booking), truth.reference)})
+            track.booked = {**track.booked, domain: (entity.name, dict(act.booking), truth.reference)}
             if not act.silent:
-                track = _with(track, told=track.told | {(domain, entity.name, "reference")})
+                track.told |= {(domain, entity.name, "reference")}
             if not self._right_booking(track, index) and self._as_said(track, domain, entity, act.booking):
                 # The words of the user left out or changed what its goal has.
-                track = _with(track, blocked=track.blocked | {domain})
+                track.blocked |= {domain}
             elif not self._right_booking(track, index):
-                track = _note(
-                    track, Cause.AGENT, "wrong_booking", f"{entity.name} {dict(act.booking)} is not what was asked for"
-                )
-            return track
+                track.note(Cause.AGENT, "wrong_booking", f"{entity.name} {dict(act.booking)} is not what was asked for")
+            return
         wanted = _booking_wants(track, index, entity)
         if any(act.booking.get(slot) != value for slot, value in wanted.items()):
-            return track
-        track = _with(track, refused=track.refused | {domain})
+            return
+        track.refused |= {domain}
         if not self._hopeless(track, index):
-            return track
+            return
         switches = [
             c
             for c, w in track.goal.wants[index]
             if w.condition == "no_match" and is_booking_slot(domain, w.slot) and not track.state[c.id].switched
         ]
         for component in switches:
-            track = _move(track, component.id, switched=True)
-        return track if switches else self._give_up(track, index)
+            track.state.move(component.id, switched=True)
+        if not switches:
+            self._give_up(track, index)
 
-    def _bookable(self, track: Tracked, index: int, entity: Entity) -> bool:
+    def _bookable(self, track: _Draft, index: int, entity: Entity) -> bool:
         booking = _booking_wants(track, index, entity)
         if not booking or set(booking) != set(BOOKABLE[entity.domain]):
             return True
         return self.world.unavailable(entity, booking) is None
 
     @staticmethod
-    def _insisted(track: Tracked, domain: str) -> dict[str, str]:
+    def _insisted(track: Tracked | _Draft, domain: str) -> dict[str, str]:
         """The newest value of everything that the user asked for without hedging it."""
         return {
             slot: values[-1]
@@ -498,13 +539,13 @@ class VerifiableTracker:
             if d == domain and slot in INFORMABLE[domain] and (domain, slot) not in track.soft
         }
 
-    def _as_said(self, track: Tracked, domain: str, entity: Entity, booking: Mapping[str, str]) -> bool:
+    def _as_said(self, track: _Draft, domain: str, entity: Entity, booking: Mapping[str, str]) -> bool:
         """Whether a booking is what the user's newest words ask for."""
         newest = {slot: values[-1] for (d, slot), values in track.stated.items() if d == domain}
         fits = _matches(self.world, entity, self._insisted(track, domain))
         return fits and all(newest.get(slot) == booking.get(slot) for slot in booking)
 
-    def _right_booking(self, track: Tracked, index: int) -> bool:
+    def _right_booking(self, track: _Draft, index: int) -> bool:
         domain = track.goal.objectives[index].domain
         if domain not in track.booked:
             return False
@@ -517,24 +558,23 @@ class VerifiableTracker:
             for slot, value in wanted.items()
         )
 
-    def _settle(self, track: Tracked) -> Tracked:
+    def _settle(self, track: _Draft) -> None:
         """Draw all conclusions from the evidence so far."""
         for index, objective in enumerate(track.goal.objectives):
             name = track.offered.get(objective.domain)
             entity = self.world.find(objective.domain, name) if name else None
             if entity is not None:
-                track = self._settle_objective(track, index, objective, entity)
-        return track
+                self._settle_objective(track, index, objective, entity)
 
-    def _settle_objective(self, track: Tracked, index: int, objective: Objective, entity: Entity) -> Tracked:
+    def _settle_objective(self, track: _Draft, index: int, objective: Objective, entity: Entity) -> None:
         if not self._unsettled(track, index):
-            return track
+            return
         domain = objective.domain
         stated = _constraints(track, index, only_stated=True)
-        everything = _constraints(track, index)
         if not _matches(self.world, entity, stated):
-            return track
-        track = self._switch_details(track, index, entity)
+            return
+        everything = _constraints(track, index)
+        self._switch_details(track, index, entity)
         booked = self._right_booking(track, index)
         for part in track.goal.parts[index]:
             now = track.state[part.id]
@@ -545,32 +585,32 @@ class VerifiableTracker:
                 done = (domain, entity.name, content.slot) in track.told
                 missing = content.slot != "reference" and content.slot not in entity.attributes
                 if done and missing:
-                    track = _move(track, part.id, status=Status.ATTEMPTED, cause=Cause.WORLD, served=True)
+                    track.state.move(part.id, status=Status.ATTEMPTED, cause=Cause.WORLD, served=True)
                 elif done and (stated or not everything):
-                    track = _move(track, part.id, status=Status.COMPLETE, cause=None, served=True)
+                    track.state.move(part.id, status=Status.COMPLETE, cause=None, served=True)
             elif isinstance(content, Want) and now.status is Status.ATTEMPTED:
                 # A condition that may yet give way to its alternative is met only together with all the others.
                 met = content.slot in stated and (content.condition != "no_match" or stated == everything)
                 if booked if is_booking_slot(domain, content.slot) else met:
-                    track = _move(track, part.id, status=Status.COMPLETE, cause=None, served=True)
+                    track.state.move(part.id, status=Status.COMPLETE, cause=None, served=True)
         complete = booked if objective.action == "book" else stated == everything
         head = track.goal.parts[index][0]
         now = track.state[head.id]
         if complete and stated == everything and now.status is Status.ATTEMPTED and not (now.served or now.user_fault):
-            track = _move(track, head.id, status=Status.COMPLETE, cause=None, served=True)
+            track.state.move(head.id, status=Status.COMPLETE, cause=None, served=True)
         if complete and stated == everything:
-            track = self._settle_preferences(track, index, entity, everything)
-        return track
+            self._settle_preferences(track, index, entity, everything)
 
     @staticmethod
-    def _unsettled(track: Tracked, index: int) -> bool:
+    def _unsettled(track: _Draft, index: int) -> bool:
         """Whether there is anything about an objective on which a conclusion can still be drawn."""
         states = (track.state[part.id] for part in track.goal.parts[index])
         return any(not (now.served or now.user_fault) for now in states) or any(
             want.condition not in (None, "no_match") for _, want in track.goal.wants[index]
         )
 
-    def _switch_details(self, track: Tracked, index: int, entity: Entity) -> Tracked:
+    @staticmethod
+    def _switch_details(track: _Draft, index: int, entity: Entity) -> None:
         """Mark which conditional details ("if it has parking") the user now knows to be in force."""
         for component, want in track.goal.wants[index]:
             if want.condition in (None, "no_match") or want.condition is None:
@@ -579,10 +619,9 @@ class VerifiableTracker:
             known = (entity.domain, entity.name, slot) in track.told
             switched = known and entity.attributes.get(slot) == value
             if switched != track.state[component.id].switched:
-                track = _move(track, component.id, switched=switched)
-        return track
+                track.state.move(component.id, switched=switched)
 
-    def _settle_preferences(self, track: Tracked, index: int, entity: Entity, everything: Mapping[str, str]) -> Tracked:
+    def _settle_preferences(self, track: _Draft, index: int, entity: Entity, everything: Mapping[str, str]) -> None:
         for component, want in track.goal.wants[index]:
             now = track.state[component.id]
             if component.category is not Category.PREFERENCE or now.served or now.user_fault:
@@ -595,25 +634,25 @@ class VerifiableTracker:
             else:
                 honoured = _matches(self.world, entity, wish)
             if honoured:
-                track = _move(track, component.id, cause=None, served=True)
+                track.state.move(component.id, cause=None, served=True)
             elif not any(self._bookable(track, index, other) for other in self.world.search(entity.domain, wish)):
-                track = _move(track, component.id, cause=Cause.WORLD, served=True)
+                track.state.move(component.id, cause=Cause.WORLD, served=True)
             else:
-                track = _move(track, component.id, cause=Cause.AGENT)
-        return track
+                track.state.move(component.id, cause=Cause.AGENT)
 
-    def judged(self, track: Tracked, state: GoalState) -> Tracked:
+    def judged(self, before: Tracked, state: GoalState) -> Tracked:
         """Take over a state in which a judge moved the goal's parts in plain words."""
-        served = 0
-        for change in state.changes(track.state, track.turn):
+        served, track = 0, _Draft(before)
+        for change in state.changes(before.state, before.turn):
             component = track.goal.components[track.goal.positions[change.component]]
             served += change.after.served
             if change.after.status is Status.MISALIGNED:
-                track = _note(track, Cause.USER, component.category.value, component.text)
+                track.note(Cause.USER, component.category.value, component.text)
         # What the agent's words were worth is only known now.
-        return _with(track, state=state, stalled=max(0, track.stalled - served))
+        track.stalled = max(0, track.stalled - served)
+        return replace(track.done(), state=state)
 
-    def finish(self, track: Tracked, ending: str) -> Tracked:
+    def finish(self, before: Tracked, ending: str) -> Tracked:
         """Say of every component that is still open who it is stuck on, now that the conversation is over.
 
         Parameters
@@ -629,7 +668,8 @@ class VerifiableTracker:
         if ending not in ENDINGS:
             raise ValueError(f"ending must be one of {', '.join(ENDINGS)}, got {ending!r}")
         if ending == "model_error":
-            return track
+            return before
+        track = _Draft(before)
         left_early = dawdled = False
         for component, now in track.state.items():
             if component.objective is None or now.served or now.user_fault or now.cause is Cause.AGENT:
@@ -637,18 +677,18 @@ class VerifiableTracker:
             cause = self._blamed(track, component, now.status, ending)
             left_early = left_early or (cause is Cause.USER and ending == "user_ended")
             dawdled = dawdled or (cause is Cause.USER and ending == "turn_limit")
-            track = _move(track, component.id, cause=cause)
+            track.state.move(component.id, cause=cause)
         if left_early:
-            track = _note(track, Cause.USER, "wrongful_ending", "the user ended the conversation with components open")
+            track.note(Cause.USER, "wrongful_ending", "the user ended the conversation with components open")
         if dawdled:
-            track = _note(track, Cause.USER, "dawdled", "the turns ran out before the user had done its part")
+            track.note(Cause.USER, "dawdled", "the turns ran out before the user had done its part")
         if ending == "agent_ended" and any(s.cause is Cause.AGENT for s in track.state.states):
-            track = _note(track, Cause.AGENT, "left", "the agent ended the conversation with components open")
+            track.note(Cause.AGENT, "left", "the agent ended the conversation with components open")
         elif track.stalled >= PATIENCE and any(s.cause is Cause.AGENT for s in track.state.states):
-            track = _note(track, Cause.AGENT, "stalled", f"{track.stalled} of the agent's turns moved nothing")
-        return track
+            track.note(Cause.AGENT, "stalled", f"{track.stalled} of the agent's turns moved nothing")
+        return track.done()
 
-    def _blamed(self, track: Tracked, component: Component, status: Status, ending: str) -> Cause:
+    def _blamed(self, track: _Draft, component: Component, status: Status, ending: str) -> Cause:
         assert component.objective is not None
         domain = track.goal.objectives[component.objective].domain
         stalled = track.stalled >= PATIENCE
@@ -669,14 +709,14 @@ class VerifiableTracker:
         return Cause.AGENT if stalled or domain in track.deceived else Cause.USER
 
     @staticmethod
-    def _never_asked(track: Tracked, component: Component) -> bool:
+    def _never_asked(track: _Draft, component: Component) -> bool:
         """Whether a rule forbids the user to tell this unless it is asked, and the agent never asked."""
         slot = getattr(component.content, "slot", None)
         withheld = {rule.value for rule in track.goal.policy if rule.kind == "withhold"}
         return isinstance(component.content, Want) and slot in withheld and slot not in track.named
 
     @staticmethod
-    def _untold(track: Tracked, component: Component) -> bool:
+    def _untold(track: _Draft, component: Component) -> bool:
         """Whether a task, or a detail of a booking, waits for something else that the user never said."""
         assert component.objective is not None
         domain = track.goal.objectives[component.objective].domain
@@ -691,7 +731,7 @@ class VerifiableTracker:
         )
 
     @staticmethod
-    def _unspoken_switch(track: Tracked, component: Component, domain: str) -> bool:
+    def _unspoken_switch(track: Tracked | _Draft, component: Component, domain: str) -> bool:
         want = component.content
         if not isinstance(want, Want) or not track.state[component.id].switched:
             return False

@@ -15,6 +15,7 @@ from ugst_env.envs.actions import (
     ACTION_INDEX,
     ACTIONS,
     BOOKING_DOMAINS,
+    COUNT_STEPS,
     LAYOUT,
     Action,
     View,
@@ -96,12 +97,12 @@ def _serve(domain: str, feature: Callable[..., bool], can: Callable[..., bool]) 
     return None
 
 
+_COUNTS = tuple(f"{domain}/{k}" for domain in DOMAINS for k in range(len(COUNT_STEPS) + 1))
+
+
 def feature_count(feature: Callable[..., bool], domain: str, step: int) -> bool:
     """Whether the search of a domain found at most ``COUNT_STEPS[step]`` entities and more than the step before."""
-    width = LAYOUT["match_count"].stop - LAYOUT["match_count"].start
-    per_domain = width // len(DOMAINS)
-    names = tuple(f"{d}/{k}" for d in DOMAINS for k in range(per_domain))
-    return feature("match_count", f"{domain}/{step}", names)
+    return feature("match_count", f"{domain}/{step}", _COUNTS)
 
 
 Clerk = Callable[[BeliefState, View, World, random.Random, int, int], AgentAct]

@@ -6,11 +6,24 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from ugst_env.dialogue.acts import DONTCARE, AgentAct, UserAct
 from ugst_env.dialogue.understanding import Context, Vocabulary, understand
-from ugst_env.goal import Ask, Category, Component, ComponentState, Fact, GoalState, Objective, Rule, Status, Want
+from ugst_env.goal import (
+    Ask,
+    Category,
+    Component,
+    ComponentState,
+    Fact,
+    GoalState,
+    Objective,
+    Rule,
+    Status,
+    UserGoal,
+    Want,
+)
 from ugst_env.goals.policies import ABOUT_ACTS, Limits, Utterance, comply_all, limits, violates
 from ugst_env.goals.profiles import contradiction, contradicts, mention
 from ugst_env.tracking.verifiable import is_booking_slot
@@ -50,25 +63,51 @@ class _Task(NamedTuple):
     @property
     def over(self) -> bool:
         """Whether nothing is left to do for the user: all is served, or out of anybody's hands."""
-        parts = [self.head, *(now for c, _, now in (*self.searches, *self.bookings)), *(now for _, _, now in self.asks)]
-        return all(now.served or now.user_fault or now.status is Status.ALIGNED for now in parts)
+        if not _over(self.head):
+            return False
+        return all(_over(now) for _, _, now in (*self.searches, *self.bookings, *self.asks))
+
+
+def _over(now: ComponentState) -> bool:
+    return now.served or now.user_fault or now.status is Status.ALIGNED
 
 
 def _tasks(state: GoalState) -> list[_Task]:
-    tasks = []
-    for index, (objective, parts) in enumerate(zip(state.goal.objectives, state.goal.parts, strict=True)):
-        wants = [(c, want, state[c.id]) for c, want in state.goal.wants[index]]
-        tasks.append(
-            _Task(
-                objective.domain,
-                objective.action == "book",
-                tuple(row for row in wants if not is_booking_slot(objective.domain, row[1].slot)),
-                tuple(row for row in wants if is_booking_slot(objective.domain, row[1].slot)),
-                tuple((c, c.content, state[c.id]) for c in parts if isinstance(c.content, Ask)),
-                state[parts[0].id],
+    states = state.states
+    return [
+        _Task(
+            objective.domain,
+            objective.action == "book",
+            tuple([(c, want, states[k]) for k, c, want in searches]),
+            tuple([(c, want, states[k]) for k, c, want in bookings]),
+            tuple([(c, question, states[k]) for k, c, question in asks]),
+            states[head],
+        )
+        for objective, (head, searches, bookings, asks) in zip(
+            state.goal.objectives, _sorted_parts(state.goal), strict=True
+        )
+    ]
+
+
+_Wants = tuple[tuple[int, Component, Want], ...]
+
+
+@lru_cache(maxsize=512)  # A goal lasts for a whole conversation.
+def _sorted_parts(goal: UserGoal) -> tuple[tuple[int, _Wants, _Wants, tuple[tuple[int, Component, Ask], ...]], ...]:
+    """Of each objective, by their positions: itself, what to search by, the details of the booking, the questions."""
+    found = []
+    for objective, parts in zip(goal.objectives, goal.parts, strict=True):
+        head, *rest = ((goal.positions[c.id], c) for c in parts)
+        wants = [(k, c, c.content) for k, c in rest if isinstance(c.content, Want)]
+        found.append(
+            (
+                head[0],
+                tuple(row for row in wants if not is_booking_slot(objective.domain, row[2].slot)),
+                tuple(row for row in wants if is_booking_slot(objective.domain, row[2].slot)),
+                tuple((k, c, c.content) for k, c in rest if isinstance(c.content, Ask)),
             )
         )
-    return tasks
+    return tuple(found)
 
 
 def _value(want: Want, now: ComponentState, answers: Mapping[str, str | None]) -> str:
@@ -101,6 +140,27 @@ def _raised(request: UserRequest) -> set[str]:
 
 def _wanted(objective: Objective) -> set[str]:
     return {part.slot for part in (*objective.requirements, *objective.preferences) if isinstance(part, Want)}
+
+
+class _Manner(NamedTuple):
+    """What a goal has to say of how its user speaks."""
+
+    facts: tuple[Fact, ...]
+    alone: bool
+    # Who cares whether it is a hotel or a guesthouse does not call any place to stay a hotel.
+    picky: bool
+    rules_about_acts: bool
+
+
+@lru_cache(maxsize=512)  # A goal lasts for a whole conversation.
+def _manner(goal: UserGoal) -> _Manner:
+    facts = tuple(fact for fact in goal.profile if fact.kind != "text")
+    return _Manner(
+        facts=facts,
+        alone=any((fact.kind, fact.value) in (("party_size", "1"), ("companion", "alone")) for fact in facts),
+        picky=any(o.domain == "hotel" and "type" in _wanted(o) for o in goal.objectives),
+        rules_about_acts=any(rule.kind in ABOUT_ACTS for rule in goal.policy),
+    )
 
 
 def _only_secrets(task: _Task, secret: frozenset[str]) -> bool:
@@ -191,11 +251,11 @@ class ScriptedUser:
         if "dawdle" in drifting and request.turn > 0:
             return Plan((Thing("chat"),))
         tasks = _tasks(self._remembered(request, state))
-        rules = list(request.goal.policy)
-        bound = limits(rules)
+        bound = limits(request.goal.policy)
         act = request.agent_act
         secret = self._secret(request, tasks, bound)
-        open_tasks = [task for task in tasks if not task.over and not _only_secrets(task, secret)]
+        # Without a secret, only what is over has nothing but secrets left.
+        open_tasks = [task for task in tasks if not task.over and not (secret and _only_secrets(task, secret))]
         if "misprioritise" in drifting and request.turn > 0:
             open_tasks = open_tasks[request.turn % len(open_tasks) :] if open_tasks else []
         answer = [*self._changed(tasks, act, request), *self._answer(tasks, act, request)]
@@ -227,6 +287,9 @@ class ScriptedUser:
     @staticmethod
     def _secret(request: UserRequest, tasks: list[_Task], bound: Limits) -> frozenset[str]:
         """The slots that a rule forbids to tell by now: the agent has neither asked for them nor named them."""
+        from_the_start = bound.not_first if request.turn == 0 else frozenset()
+        if not bound.withheld:
+            return from_the_start
         act = request.agent_act
         named = set() if act is None else {*act.claims, *([act.slot] if act.kind == "request" else [])}
         told = {
@@ -235,7 +298,7 @@ class ScriptedUser:
             for _, want, now in (*task.searches, *task.bookings)
             if now.status not in (Status.INCOMPLETE, Status.MISALIGNED)
         }
-        return (bound.withheld - told - named) | (bound.not_first if request.turn == 0 else frozenset())
+        return (bound.withheld - told - named) | from_the_start
 
     def _remembered(self, request: UserRequest, state: GoalState) -> GoalState:
         """The goal state as the user has it in mind: what it forgot (after the opening, for good) looks done."""
@@ -450,14 +513,11 @@ class ScriptedUser:
         # After "anything else?" it is safer to name what is meant, unless only one thing was spoken of.
         named = act is not None and act.domain is not None
         topic = context.domain if named or len(_raised(request)) < 2 else None
-        # Who cares whether it is a hotel or a guesthouse does not call any place to stay a hotel.
-        picky = any(o.domain == "hotel" and "type" in _wanted(o) for o in request.goal.objectives)
+        manner = _manner(request.goal)
         says_type = sum(thing.domain == "hotel" and thing.slot == "type" for thing in plan.things)
         earlier = {turn.user for turn in request.conversation.turns}
         rules: tuple[Rule, ...] = () if careless else request.goal.policy
-        about_acts = any(rule.kind in ABOUT_ACTS for rule in rules)
-        facts: tuple[Fact, ...] = tuple(fact for fact in request.goal.profile if fact.kind != "text")
-        alone = any((fact.kind, fact.value) in (("party_size", "1"), ("companion", "alone")) for fact in facts)
+        about_acts, facts = manner.rules_about_acts and not careless, manner.facts
         best, best_score = "", -1.0
         for attempt in range(WORDING_TRIES):
             text = put_into_words(
@@ -481,8 +541,8 @@ class ScriptedUser:
             score -= 0.5 * sum(violates(rule, said) for rule in rules)
             score -= 0.0 if careless else sum(contradicts(fact, text, acts) for fact in facts)
             score -= 0.2 * (text in earlier)
-            score -= 0.1 * (picky and len(_HOTEL.findall(text)) > says_type)
-            score -= 0.25 * (alone and _WE.search(text) is not None)
+            score -= 0.1 * (manner.picky and len(_HOTEL.findall(text)) > says_type)
+            score -= 0.25 * (manner.alone and _WE.search(text) is not None)
             if score > best_score:
                 best, best_score = text, score
             if score >= 1.0:
