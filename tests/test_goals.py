@@ -112,6 +112,11 @@ class TestProfiles:
     def test_what_contradicts(self, kind: str, value: str, text: str) -> None:
         assert contradicts(make_fact(kind, value), text, ())
 
+    def test_a_place_to_see_is_no_occasion(self) -> None:
+        fact = make_fact("occasion", "job interview")
+        assert not contradicts(fact, "I am looking for a concert hall in the north.", ())
+        assert contradicts(fact, "I am looking for a concert.", ())
+
     def test_people_are_heard_from_the_acts(self) -> None:
         fact = make_fact("party_size", "4")
         assert contradicts(fact, "3", [UserAct("inform", "hotel", "people", "3")])

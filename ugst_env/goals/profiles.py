@@ -323,7 +323,8 @@ _OPPOSITE = {
     "excited": (_BORED,),
     "calm": (_NERVOUS, _RUSHED),
 }
-_OCCASION = rf"(?P<occasion>{'|'.join(OCCASIONS)})"
+# "A concert hall" is a place to see.
+_OCCASION = rf"(?P<occasion>{'|'.join(OCCASIONS)})(?! (?:halls?|rooms?|venues?|cent(?:re|er)s?)\b)"
 _EVENTS = tuple(
     re.compile(pattern)
     for pattern in (
