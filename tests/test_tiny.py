@@ -168,7 +168,7 @@ def test_without_steering_it_writes_down_where_it_stands(tiny: TinyUser, world: 
         while not over:
             request = episode.request()
             reply = tiny.reply([request])[0]
-            shown = tiny.codec.state(episode.state, before=before, left=request.max_turns - request.turn)[2:]
+            shown = tiny.codec.state(episode.state, before=before)
             before = episode.state
             right += reply.trace == tiny.codec.tokenizer.decode(shown, skip_special_tokens=False).replace("><", "> <")
             turns += 1
@@ -184,6 +184,29 @@ def test_without_steering_it_writes_down_where_it_stands(tiny: TinyUser, world: 
                     assert any(prompt[at : at + len(written)] == written for at in range(len(prompt)))
     assert right / turns > 0.8
     assert tiny.reply([Episode(goal, tracker, vocabulary, seed=0).request()])[0].trace == ""
+
+
+def test_the_rules_in_a_state_are_the_goals_whatever_the_model_wrote(codec: Codec, world: World) -> None:
+    vocabulary, tracker = Vocabulary.from_world(world), VerifiableTracker(world)
+    user = ScriptedUser(world, vocabulary)
+    spoilt = [codec.ids[name] for name in ("<secret>", "<restaurant.day>", "<policy.greet_with>", "<policy.max_words>")]
+    kinds = set()
+    for k, goal in enumerate(challenge("val", world)[:60]):
+        episode, before, over = Episode(goal, tracker, vocabulary, seed=k), None, False
+        while not over:
+            request, shown = episode.request(), codec.state(episode.state, before=before)
+            statuses = codec.reminded(shown, replace(request, goal=replace(goal, policy=())))
+            assert len(statuses) <= len(shown)
+            assert codec.reminded([*statuses, *spoilt], request) == shown
+            kinds |= {codec.tokenizer.id_to_token(token) for token in shown[len(statuses) :]}
+            before = episode.state
+            over = episode.hear(user.reply([request])[0]).over
+            if not over:
+                act = clerk_act(
+                    {"competent": 1.0}, episode.belief, world, random.Random(k), turn=episode.turn, max_turns=10
+                )
+                over = episode.act(act).over
+    assert {"<secret>", "<later>", "<policy.max_words>", "<one>"} <= kinds
 
 
 def test_same_conversations_in_one_environment_and_in_many() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ugst_env.cli import main
@@ -17,10 +23,10 @@ from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
 from ugst_env.goal import Ask, Category, Objective, UserGoal, Want
 from ugst_env.goals.files import goal_of, goal_record
-from ugst_env.goals.generator import SPLIT_POLICIES, challenge
-from ugst_env.goals.policies import make_rule
+from ugst_env.goals.generator import SPLIT_POLICIES, challenge, fits
+from ugst_env.goals.policies import compatible, make_rule
 from ugst_env.tracking.verifiable import VerifiableTracker
-from ugst_env.training.collect import CollectConfig, collect, read_conversations, replay, varied_rule
+from ugst_env.training.collect import CollectConfig, collect, read_conversations, replay, varied_policy
 from ugst_env.training.grpo import Prefix, judge
 from ugst_env.training.tiny import TinyConfig, encode, read_shards, run, write_shards
 from ugst_env.users.protocol import UserReply
@@ -114,10 +120,34 @@ def test_only_aligned_conversations_are_kept(tmp_path: Path) -> None:
     assert collect(replace(config, resume=True)) == counts
 
 
-def test_varied_rules_are_never_held_out() -> None:
+def test_varied_policies_are_never_held_out_and_always_matter(world: World) -> None:
     rng = random.Random(0)
     held_out = {(rule.kind, rule.value) for split in ("val", "test") for rule in SPLIT_POLICIES[split]}
-    assert not held_out & {(rule.kind, rule.value) for rule in (varied_rule(rng) for _ in range(2000))}
+    sizes = set()
+    for goal in challenge("val", world):
+        for _ in range(10):
+            policy = varied_policy(rng, goal.objectives)
+            sizes.add(len(policy))
+            assert not held_out & {(rule.kind, rule.value) for rule in policy}
+            assert all(compatible(a, b) for a, b in itertools.combinations(policy, 2))
+            # Rules about a slot are about one of the goal's, and there is room for all that is to be said.
+            assert fits(goal.objectives, policy)
+    assert sizes == {1, 2, 3}
+
+
+def test_a_stray_model_notes_its_goal_state_for_every_turn(tmp_path: Path) -> None:
+    """Also for the turns that it does not take, if it is not shown the goal state."""
+    config = CollectConfig(
+        out=tmp_path / "own", user="scripted", stray="ugst-tiny", stray_rate=0.4, steering=False, conversations=6
+    )
+    collect(config)
+    turns = [turn for row in read_conversations(config.out) for turn in row["turns"]]
+    assert {turn["learn"] for turn in turns} == {True, False}
+    assert all("<INC>" in turn["trace"] or "<COM>" in turn["trace"] or "<ATT>" in turn["trace"] for turn in turns)
+    collect(replace(config, out=tmp_path / "shown", steering=True))
+    assert not any(
+        "<" in turn.get("trace", "") for row in read_conversations(tmp_path / "shown") for turn in row["turns"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,6 +243,72 @@ def test_nothing_is_learnt_from_a_wrong_state(
     row = read_conversations(collected)[0]
     _, mask = encode(codec, replay(row, tracker, vocabulary), steering=False, trace=True, rng=random.Random(0))
     assert not any(mask)
+
+
+@pytest.mark.parametrize("shown", [0.0, 1.0])
+def test_a_model_learns_to_find_back_from_its_own_mistakes(
+    collected: Path,
+    tracker: VerifiableTracker,
+    vocabulary: Vocabulary,
+    monkeypatch: pytest.MonkeyPatch,
+    shown: float,
+) -> None:
+    """The state that it wrote stands in the place of the true one, and is not learnt; what comes after it is."""
+    monkeypatch.setattr("ugst_env.training.tiny.OWN_STATES", shown)
+    codec = Codec(TinyUser().codec.tokenizer)
+    row = next(row for row in read_conversations(collected) if len(row["turns"]) > 2)
+    true, mask = encode(codec, replay(row, tracker, vocabulary), steering=False, trace=True)
+    states = [ep.state for ep, *_ in replay(row, tracker, vocabulary)]
+    right = [codec.state(now, before=states[k - 1] if k else None) for k, now in enumerate(states)]
+    own = [codec.tokenizer.id_to_token(token) for token in right[0]]
+    turns = [{**turn, "trace": " ".join(own)} for turn in row["turns"]]
+    wrong = sum(state != right[0] for state in right)
+    assert wrong
+    told = replay({**row, "turns": turns}, tracker, vocabulary)
+    ids, learnt = encode(codec, told, steering=False, trace=True, rng=random.Random(0))
+    if not shown:
+        assert (ids, learnt) == (true, mask)
+        return
+    assert sum(learnt) < sum(mask)
+    text, piece = [*ids], [*right[0], codec.ids["<user>"]]
+    assert sum(text[at : at + len(piece)] == piece for at in range(len(text))) >= wrong
+    # The first state is right, so it is learnt, and so is what is said after it.
+    begin = next(at for at in range(len(text)) if text[at : at + len(piece)] == piece)
+    assert all(learnt[begin : begin + len(piece)])
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from ugst_env.training.launch import launch\n"
+        "def work(folder):\n"
+        "    (Path(folder) / f'{os.getpid()}.pid').touch()\n"
+        "    time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        "    launch(work, sys.argv[1], 2)\n"
+    )
+    script, folder = tmp_path / "program.py", tmp_path / "pids"
+    script.write_text(program)
+    folder.mkdir()
+    parent = subprocess.Popen([sys.executable, str(script), str(folder)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    pids = [int(path.stem) for path in folder.iterdir()]
+    assert len(pids) == 2
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    while any(map(_runs, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_runs, pids))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_training_from_scratch_resumes(collected: Path, tmp_path: Path) -> None:

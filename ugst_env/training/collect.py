@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from ugst_env.dialogue.acts import AgentAct
 from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
 from ugst_env.envs.setup import make_setup, vocabulary_of
-from ugst_env.goal import Rule, UserGoal
+from ugst_env.goal import Objective, Rule, UserGoal, Want
 from ugst_env.goals.files import goal_of, goal_record
-from ugst_env.goals.generator import SPLIT_POLICIES
-from ugst_env.goals.policies import make_rule
+from ugst_env.goals.generator import SPLIT_POLICIES, GoalSource, fits
+from ugst_env.goals.policies import FEWEST_WORDS, compatible, limits, make_rule
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.clerks import CLERKS, clerk_act
 from ugst_env.users.protocol import UserReply, UserSimulator, ask
@@ -60,7 +60,10 @@ class CollectConfig:
     )
     stray_rate: float = field(default=0.0, metadata={"help": "share of the turns that the stray user takes"})
     clerks: str = field(default="competent", metadata={"help": f"mixed, or one of {', '.join(CLERKS)}"})
-    varied: float = field(default=0.0, metadata={"help": "share of goals whose policy is one of many more parameters"})
+    varied: float = field(
+        default=0.0,
+        metadata={"help": "share of goals with up to three rules of many more parameters, and more conditions"},
+    )
     max_turns: int = field(default=10, metadata={"help": "limit of user turns"})
     batch: int = field(default=64, metadata={"help": "conversations held at a time"})
     processes: int = field(default=1, metadata={"help": "processes that share the work"})
@@ -136,18 +139,39 @@ VARIED_RULES = {
     "greet_with": ("hey you", "a very good evening", "salutations", "how do you do", "hiya", "top of the morning"),
     "leave_with": ("all the best", "see you around", "until next time", "bye for now", "have a good one", "farewell"),
 }  # fmt: skip
-_VARIED_WEIGHTS = {"max_words": 4, "max_things": 2, "withhold": 3, "not_first": 2, "leave_with": 3, "min_words": 2}
+_VARIED_WEIGHTS = {
+    "max_words": 4, "max_things": 3, "withhold": 4, "not_first": 4, "min_words": 3, "say_word": 2, "ask_with": 2,
+    "leave_with": 2,
+}  # fmt: skip
 
 
-def varied_rule(rng: random.Random) -> Rule:
-    """A rule of `VARIED_RULES`, never one that the validation or test goals have."""
-    held_out = {(rule.kind, rule.value) for split in ("val", "test") for rule in SPLIT_POLICIES[split]}
-    kinds = list(VARIED_RULES)
+_HELD_OUT = frozenset((rule.kind, rule.value) for split in ("val", "test") for rule in SPLIT_POLICIES[split])
+# How many rules such a user has: what was only ever seen alone is not told apart from what it was seen with.
+_VARIED_COUNTS = {1: 0.55, 2: 0.3, 3: 0.15}
+# What has to be found out before it is known which value counts, and what is not there, take the most practice.
+_VARIED_KINDS = {"plain": 0.45, "impossible": 0.15, "conditional": 0.4}
+
+
+def varied_policy(rng: random.Random, objectives: Sequence[Objective]) -> tuple[Rule, ...]:
+    """One to three rules of `VARIED_RULES` that go together and leave room for these objectives.
+
+    Never one that the validation or test goals have. A rule about a slot is about one that the objectives want.
+    """
+    wanted = {part.slot for o in objectives for part in (*o.requirements, *o.preferences) if isinstance(part, Want)}
     while True:
-        kind = rng.choices(kinds, [_VARIED_WEIGHTS.get(kind, 1) for kind in kinds])[0]
-        value = rng.choice(VARIED_RULES[kind])
-        if (kind, value) not in held_out:
-            return make_rule(kind, value)
+        policy: list[Rule] = []
+        for _ in range(rng.choices(list(_VARIED_COUNTS), list(_VARIED_COUNTS.values()))[0]):
+            kind = rng.choices(list(VARIED_RULES), [_VARIED_WEIGHTS.get(kind, 1) for kind in VARIED_RULES])[0]
+            values = [value for value in VARIED_RULES[kind] if (kind, value) not in _HELD_OUT]
+            if kind in ("withhold", "not_first"):
+                values = [value for value in values if value in wanted]
+            if values:
+                rule = make_rule(kind, rng.choice(values))
+                if all(compatible(rule, other) for other in policy):
+                    policy.append(rule)
+        room = limits(policy).max_words
+        if policy and (room is None or room >= FEWEST_WORDS) and fits(tuple(objectives), tuple(policy)):
+            return tuple(policy)
 
 
 @dataclass
@@ -262,6 +286,7 @@ def _hold(config: CollectConfig, numbers: list[int], path: Path) -> Iterator[int
     strays: list[UserSimulator] = []
     if config.stray:
         strays = [*drifters] if config.stray == "drift" else [make_setup(user=config.stray).user]
+    thinker = next((user for user in strays if getattr(user, "trace", False) and not config.steering), None)
     waiting = list(reversed(numbers))
     active: list[_Talk] = []
     with path.open("a", encoding="utf-8") as file:
@@ -272,7 +297,7 @@ def _hold(config: CollectConfig, numbers: list[int], path: Path) -> Iterator[int
                 talk.rng.choice(strays) if strays and talk.rng.random() < config.stray_rate else straight
                 for talk in active
             ]
-            replies = _replies(speakers, [talk.episode for talk in active], config.steering)
+            replies = _replies(speakers, [talk.episode for talk in active], config.steering, thinker)
             going = []
             for talk, speaker, reply in zip(active, speakers, replies, strict=True):
                 _take(talk, reply, world, learn=speaker is straight)
@@ -292,9 +317,12 @@ def _begin(
     config: CollectConfig, number: int, source: Any, fixed: tuple[UserGoal, ...], tracker: Any, vocabulary: Vocabulary
 ) -> _Talk:
     rng = random.Random(f"{config.seed}/{number}")
+    varied = rng.random() < config.varied
+    if varied and isinstance(source, GoalSource) and not fixed:
+        source = replace(source, kinds=_VARIED_KINDS)
     goal: UserGoal = fixed[number % len(fixed)] if fixed else source(rng)
-    if rng.random() < config.varied:
-        goal = replace(goal, policy=(varied_rule(rng),))
+    if varied:
+        goal = replace(goal, policy=varied_policy(rng, goal.objectives))
     mixes = CLERK_MIXES if config.clerks == "mixed" else ((1.0, {config.clerks: 1.0}),)
     mix = rng.choices([m for _, m in mixes], [weight for weight, _ in mixes])[0]
     episode = Episode(
@@ -303,16 +331,25 @@ def _begin(
     return _Talk(number, rng, episode, mix)
 
 
-def _replies(speakers: list[UserSimulator], episodes: list[Episode], steering: bool) -> list[UserReply]:
-    """One reply per conversation, one batch per speaker."""
-    replies: dict[int, UserReply] = {}
-    for speaker in {id(s): s for s in speakers}.values():
-        mine = [k for k, s in enumerate(speakers) if s is speaker]
+def _replies(
+    speakers: list[UserSimulator], episodes: list[Episode], steering: bool, thinker: UserSimulator | None
+) -> list[UserReply]:
+    """One reply per conversation, one batch per speaker.
+
+    With a `thinker`, the trace of each is what that one thinks, whoever speaks: its own goal states are what a model
+    has to go by.
+    """
+    answers: dict[tuple[int, int], UserReply] = {}
+    for speaker in {id(s): s for s in (*speakers, *([] if thinker is None else [thinker]))}.values():
+        mine = [k for k, s in enumerate(speakers) if s is speaker or speaker is thinker]
         requests = [episodes[k].request() for k in mine]
         if not steering and not getattr(speaker, "needs_state", False):
             requests = [replace(request, state=None, states=()) for request in requests]
-        replies.update(zip(mine, ask(speaker, requests), strict=True))
-    return [replies[k] for k in range(len(episodes))]
+        answers.update(zip([(id(speaker), k) for k in mine], ask(speaker, requests), strict=True))
+    replies = [answers[id(speaker), k] for k, speaker in enumerate(speakers)]
+    if thinker is None:
+        return replies
+    return [replace(reply, trace=answers[id(thinker), k].trace) for k, reply in enumerate(replies)]
 
 
 def _take(talk: _Talk, reply: UserReply, world: World, *, learn: bool) -> None:

@@ -26,7 +26,7 @@ from ugst_env.models.causal import Prompt
 from ugst_env.reward import SIMULATOR_WEIGHT, reply_indicators
 from ugst_env.tracking.verifiable import Tracked, VerifiableTracker
 from ugst_env.training.collect import default_tracker, read_conversations, replay
-from ugst_env.training.launch import launch
+from ugst_env.training.launch import fast_bfloat16, launch
 from ugst_env.training.sft import begin, fit, lora_config
 from ugst_env.training.weights import Trainee, load_trainee
 from ugst_env.users.language_model import LanguageModelUser
@@ -342,7 +342,7 @@ def train(config: GRPOStage) -> None:
         logging_steps=5,
         save_steps=config.save_steps,
         save_total_limit=1,
-        bf16=gpu,
+        bf16=fast_bfloat16(),
         use_cpu=not gpu,
         # A chat model's activations are what fills the memory; ugst-tiny's are nothing.
         gradient_checkpointing=isinstance(trainee.user, LanguageModelUser),

@@ -16,14 +16,18 @@ from ugst_env.training import collect, grpo, sft, tiny
 # Scripted users that lose track, contradict themselves, leave early, waste turns and hop between tasks.
 DRIFT = "forget=0.2,contradict=0.15,terminate=0.05,dawdle=0.12,misprioritise=0.12"
 
+# Of each round of fine-tuning: conversations, the share of turns that the model takes, whether it is shown goal states.
+# In the later rounds it has to write them itself, and learns to find back from its own mistakes.
+ROUNDS = ((12000, 0.25, True), (12000, 0.4, False), (16000, 0.5, False))
+
 
 def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> Iterator[Any]:
     """The configuration of every stage, in order; `scale` shrinks all amounts of data and training alike.
 
     1. The base learns from drifting users, with and without goal states.
-    2. Fine-tuning, in four rounds: the scripted user, steered, holds conversations in which the model of the round
-       before takes some of the turns. The scripted user's replies are learnt, in whatever situation it was put, and
-       to write the goal state before each, which from now on is the model's reasoning trace.
+    2. Fine-tuning, in rounds: the scripted user, steered, holds conversations in which the model of the round before
+       takes some of the turns. The scripted user's replies are learnt, in whatever situation it was put, and to write
+       the goal state before each, which from now on is the model's reasoning trace.
     3. GRPO on prefixes of the fine-tuned model's own conversations, mostly without goal states.
     """
 
@@ -31,34 +35,41 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
         return max(2 * processes, round(number * scale))
 
     common: dict[str, Any] = {"processes": processes, "seed": seed, "resume": True}
-    train: dict[str, Any] = {"goals": "challenge:train", "clerks": "mixed", "varied": 0.6, **common}
+    train: dict[str, Any] = {"goals": "challenge:train", "clerks": "mixed", "varied": 0.75, **common}
     yield collect.CollectConfig(
         out=out / "base-data", user="scripted", drift=DRIFT, conversations=amount(8000), **train
     )
     yield tiny.TinyConfig(data=out / "base-data", out=out / "base", tokens=amount(6_000_000), trace=1.0, **common)
-    before, share = "base", 0.25
-    for k in (1, 2, 3, 4):
+    before = "base"
+    for k, (conversations, share, steering) in enumerate(ROUNDS, start=1):
         data, model = out / f"sft-data-{k}", out / f"sft-{k}"
         yield collect.CollectConfig(
             out=data,
             user="scripted",
             stray=f"hf:{out / before / 'model'}",
             stray_rate=share,
-            # Last come the mistakes that a model makes when it has to write its goal states itself.
-            steering=k < 4,
-            conversations=amount(10000),
+            steering=steering,
+            conversations=amount(conversations),
             batch=256,
             **{**train, "seed": seed + k},
         )
-        yield sft.SFTStage(data=(data,), out=model, model=f"hf:{out / before / 'model'}", trace=1.0, batch=16, **common)
-        before, share = f"sft-{k}", 0.4
+        yield sft.SFTStage(
+            # The last round goes through the conversations of the one before once more.
+            data=(out / f"sft-data-{k - 1}", data) if k == len(ROUNDS) else (data,),
+            out=model,
+            model=f"hf:{out / before / 'model'}",
+            trace=1.0,
+            batch=16,
+            **common,
+        )
+        before = f"sft-{k}"
     name = f"hf:{out / before / 'model'}"
     yield collect.CollectConfig(
         out=out / "grpo-data",
         user=name,
         steering=False,
         conversations=amount(1500),
-        **{**train, "seed": seed + 3, "varied": 0.3},
+        **{**train, "seed": seed + len(ROUNDS) + 1, "varied": 0.6},
     )
     yield grpo.GRPOStage(
         data=(out / "grpo-data",),

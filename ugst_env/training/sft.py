@@ -24,7 +24,7 @@ from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.collect import default_tracker, read_conversations, replay
-from ugst_env.training.launch import launch
+from ugst_env.training.launch import fast_bfloat16, launch
 from ugst_env.training.tiny import encode
 from ugst_env.training.weights import Trainee, load_trainee, save_trainee
 from ugst_env.users.language_model import ChatFormat, LanguageModelUser
@@ -216,7 +216,7 @@ def train(config: SFTStage) -> None:
         save_total_limit=1,
         max_length=None,
         packing=False,
-        bf16=gpu,
+        bf16=fast_bfloat16(),
         use_cpu=not gpu,
         # A chat model's activations are what fills the memory; ugst-tiny's are nothing.
         gradient_checkpointing=isinstance(trainee.user, LanguageModelUser),

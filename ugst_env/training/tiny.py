@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ugst_env.envs.episode import Episode
 from ugst_env.goal import START, Category, ComponentState, GoalState, Status
 from ugst_env.training.collect import default_tracker, read_conversations, replay
-from ugst_env.training.launch import launch
+from ugst_env.training.launch import fast_bfloat16, launch
 from ugst_env.users.protocol import UserReply
 from ugst_env.users.tiny import SPECIAL_TOKENS, Codec, topic_of
 
@@ -72,9 +72,11 @@ class TinyConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 
-# How often a training sequence shows a wrong state: a model that writes states itself will be wrong at times, and must
-# find back from the conversation alone.
+# How often a training sequence shows a wrong state instead of the true one: a model that writes states itself will be
+# wrong at times, and must find back from the conversation alone. If it is known what a model wrote, that is shown
+# where it was wrong, else something made up.
 WRONG_STATES = 0.2
+OWN_STATES = 0.5
 
 
 def _mistaken(states: Sequence[GoalState], turn: int, rng: random.Random) -> tuple[GoalState, GoalState | None]:
@@ -112,14 +114,15 @@ def encode(
 ) -> tuple[list[int], list[bool]]:
     """Token ids of a conversation as `replay` yields it, and which of them are learnt.
 
-    The replies that are to be learnt; with `trace`, the goal states before all replies, too. Then a share
-    `WRONG_STATES` of them, drawn with `rng`, is wrong, and neither that state nor the reply behind it is learnt.
+    The replies that are to be learnt; with `trace`, the goal states before all replies, too. Then some of them, drawn
+    with `rng`, are wrong (see `WRONG_STATES`), and neither such a state nor the reply behind it is learnt.
     """
     lived: list[tuple[str | None, GoalState, int, UserReply, bool]] = []
     for episode, reply, learn in turns:
         agent = episode.conversation.turns[-1].agent or "" if episode.conversation.turns else None
         lived.append((agent, episode.state, episode.max_turns - len(lived), reply, learn and reply.error is None))
-    goal = lived[0][1].goal
+    states = [state for _, state, *_ in lived]
+    goal = states[0].goal
     handles = codec.handles(goal)
     ids = codec.goal(goal, states=steering or trace)
     learnt = [False] * len(ids)
@@ -133,15 +136,21 @@ def encode(
         if agent is not None:
             topic = topic_of(agent, topic)
             add(codec.agent(agent, handles, topic))
-        wrong = trace and rng is not None and rng.random() < WRONG_STATES
+        wrong = False
         if steering or trace:
-            states = [state for _, state, *_ in lived]
             state, before = states[turn], states[turn - 1] if turn else None
-            if wrong and rng is not None:
-                state, before = _mistaken(states, turn, rng)
-            block = codec.state(state, before=before, left=left)
-            add(block[:2])  # The runtime tells the turn.
-            add(block[2:], trace and not wrong)
+            add(codec.turn(left))
+            told = codec.state(state, before=before)
+            if trace and rng is not None:
+                own = codec.trace(reply.trace)
+                if own and own != told:
+                    wrong = rng.random() < OWN_STATES
+                    told = own if wrong else told
+                elif not own and rng.random() < WRONG_STATES:
+                    wrong = True
+                    state, before = _mistaken(states, turn, rng)
+                    told = codec.state(state, before=before)
+            add(told, trace and not wrong)
         add([codec.ids["<user>"]], trace and not wrong)
         topic = topic_of(reply.text, topic)
         add(codec.reply(reply.text, handles, topic, end=reply.end), learn and not wrong)
@@ -308,6 +317,7 @@ def train(config: TinyConfig) -> None:
     if workers > 1:
         distributed.init_process_group("gloo")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    short = fast_bfloat16()
     tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
     pad = tokenizer.token_to_id("<pad>") or 0
     model = build_model(config, tokenizer).to(device)
@@ -356,8 +366,7 @@ def train(config: TinyConfig) -> None:
                     ids[row, : len(tokens)] = tokens
                     labels[row, : len(tokens)] = torch.where(torch.from_numpy(sequences[k][1]), tokens, -100)
                 ids, labels = ids.to(device), labels.to(device)
-                # Most CPUs emulate bfloat16, at a tenth of the speed or worse.
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=short):
                     hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
                     wanted = labels[:, 1:] != -100
                     logits = model.lm_head(hidden[wanted])

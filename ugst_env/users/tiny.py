@@ -3,18 +3,19 @@
 The prompt is short and grows only at its end, so that keys and values are re-used from turn to turn::
 
     <steer>                                           with goal states
-    <fact.mood> cheerful <policy.max_words> 12        profile and policy
+    <fact.mood> cheerful <policy.max_words> <11>      profile and policy
     <restaurant.book> <req> <restaurant.food> ...     objectives
-    <state> <t10> <restaurant.food> <INC> ...         S_0
+    <state> <10> <restaurant.food> <INC> ...          turns left, S_0, and the rules of the policy once more
     <user> i would like <=restaurant.food> food <end> u_1
     <agent> how about ...                             a_1
     <state> ...                                       S_1
     <user>                                            the model goes on from here
 
 Without steering nobody tells the model where it stands. Then its reasoning trace is the goal state as it sees it: the
-prompt stops behind ``<state> <t9>``, and the model writes the statuses, ``<user>`` and its reply. So what steering puts
-into the prompt and what the model has to know by itself have one form. A model that never learnt to write states (the
-base of the recipe) gets a prompt without any, which begins with ``<free>``.
+prompt stops behind ``<state> <9>``, the model writes the statuses, and goes on behind ``<user>`` with its reply. What
+the rules ask for now follows from the goal and those statuses, so the runtime puts it between (`Codec.reminded`). So
+what steering puts into the prompt and what the model has to know by itself have one form. A model that never learnt to
+write states (the base of the recipe) gets a prompt without any, which begins with ``<free>``.
 
 A value of the goal is a *copy token*, such as ``<=restaurant.food>``, wherever it stands: in what the user said, in
 what the agent said, and in what the model says. The runtime puts the value in its place, so the model copies names that
@@ -24,11 +25,12 @@ per message; punctuation marks and case that a policy asks for are put in there 
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +60,8 @@ from ugst_env.world.ontology import ASKABLE_SLOTS, BELIEF_SLOTS, DOMAINS
 if TYPE_CHECKING:
     from ugst_env.models.causal import Prompt
 
-TURN_TOKENS = tuple(f"<t{k}>" for k in range(21))
+# Turns left, limits of words, and how many words a value has.
+NUMBER_TOKENS = tuple(f"<{k}>" for k in range(21))
 _MODES = ("<steer>", "<free>")
 _MARKS = (
     "<state>",
@@ -101,6 +104,7 @@ _SPOKEN = frozenset(("<end>", "<bye>", "<lower>", "<upper>", "<words>", "<else>"
 RENDERED = ("max_sentences", "no_mark", "end_mark", "case")
 # Rules that name a slot: the model sees them as a mark on that slot of the goal, whatever slot it is.
 _SLOT_RULES = {"withhold": "<secret>", "not_first": "<later>"}
+_BOUNDS = ("max_words", "min_words", "max_things")
 _ROOM = {1: "<one>", 2: "<two>", 3: "<three>"}
 SPECIAL_TOKENS = (
     *_MARKS,
@@ -108,13 +112,18 @@ SPECIAL_TOKENS = (
     *_GOAL,
     *_STATUS.values(),
     *COPY_TOKENS,
-    *TURN_TOKENS,
+    *NUMBER_TOKENS,
     *(f"<fact.{kind}>" for kind in FACT_KINDS),
     *(f"<policy.{kind}>" for kind in POLICY_KINDS),
     *(f"<{domain}.{action}>" for domain in DOMAINS for action in ("find", "book")),
     *(f"<{domain}.{slot}>" for domain, slot in BELIEF_SLOTS),
     *(f"<ask.{domain}.{slot}>" for domain, slot in (*ASKABLE_SLOTS, *_REFERENCES)),
 )
+
+
+def _number(value: int) -> str:
+    return NUMBER_TOKENS[min(value, len(NUMBER_TOKENS) - 1)]
+
 
 _NO_DIGITS = make_rule("no_digits", "all")
 
@@ -281,6 +290,7 @@ class Codec:
         self.ids = {token: number for token, number in known.items() if number is not None}
         self._names = {number: token for token, number in self.ids.items()}
         self.end = self.ids["<end>"]
+        self._judged = frozenset(self._specials(*_STATUS.values(), "<served>", "<fault>", "<else>"))
         self._plain = lru_cache(maxsize=65536)(self._encode)
         self._speakable = lru_cache(maxsize=65536)(self._is_speakable)
         self._senseless = lru_cache(maxsize=1024)(self._without_sense)
@@ -359,26 +369,29 @@ class Codec:
                     *self._specials(f"<fact.{fact.kind}>"),
                     *self._value(f"<=fact.{fact.kind}>", fact.value, handles),
                 ]
-        marks: dict[str, str] = {}
         for rule in goal.policy:
-            if rule.kind in _SLOT_RULES:
-                ids += self._specials(f"<policy.{rule.kind}>")
-                marks[rule.value] = _SLOT_RULES[rule.kind]
-            elif rule.kind == "min_words":
-                # Rounded up to an even number; see max_words below.
-                ids += [*self._specials("<policy.min_words>"), *self._plain(f" {(int(rule.value) + 1) // 2 * 2}")]
-            elif rule.kind not in ("text", "max_words", "max_things", *RENDERED):
+            if rule.kind not in ("text", *_BOUNDS, *_SLOT_RULES, *RENDERED):
                 value = self._value(f"<=policy.{rule.kind}>", rule.value, handles)
                 ids += [*self._specials(f"<policy.{rule.kind}>"), *value]
+        ids += self._bounds(goal)
+        marks = {rule.value: _SLOT_RULES[rule.kind] for rule in goal.policy if rule.kind in _SLOT_RULES}
+        counted = limits(goal.policy).max_words is not None
+        for objective in goal.objectives:
+            ids += self._objective(objective, handles, marks, count=counted)
+        return ids
+
+    def _bounds(self, goal: UserGoal) -> list[int]:
+        """Token ids of the rules that bound a message: its words, and the room for things in it."""
         bound = limits(goal.policy)
+        tokens: list[str] = []
+        for rule in goal.policy:
+            if rule.kind == "min_words":
+                # Rounded up to an even number; see max_words below.
+                tokens += ["<policy.min_words>", _number((int(rule.value) + 1) // 2 * 2)]
         if bound.max_words is not None:
             # Rounded down to an odd number: half as many limits to learn, and none is ever read as a looser one.
-            ids += [*self._specials("<policy.max_words>"), *self._plain(f" {(bound.max_words - 1) // 2 * 2 + 1}")]
-        if bound.max_things in _ROOM:
-            ids += self._specials("<policy.max_things>", _ROOM[bound.max_things])
-        for objective in goal.objectives:
-            ids += self._objective(objective, handles, marks, count=bound.max_words is not None)
-        return ids
+            tokens += ["<policy.max_words>", _number((bound.max_words - 1) // 2 * 2 + 1)]
+        return self._specials(*tokens, *((_ROOM[bound.max_things],) if bound.max_things in _ROOM else ()))
 
     def _value(self, token: str, value: str, handles: Handles, *, count: bool = False) -> list[int]:
         """A value in the goal: its words, or nothing where it has a copy token, which its slot names already.
@@ -387,7 +400,7 @@ class Codec:
         """
         if token not in handles.values:
             return list(self._plain(" " + value.lower()))
-        return list(self._plain(f" {len(handles.values[token].split())}")) if count else []
+        return self._specials(_number(len(handles.values[token].split()))) if count else []
 
     def _objective(self, objective: Objective, handles: Handles, marks: Mapping[str, str], *, count: bool) -> list[int]:
         ids = self._specials(f"<{objective.domain}.{objective.action}>")
@@ -399,8 +412,9 @@ class Codec:
                     ids += self._specials(f"<ask.{objective.domain}.{part.slot}>")
                     continue
                 token = f"<={objective.domain}.{part.slot}>"
-                ids += self._specials(group, f"<{objective.domain}.{part.slot}>")
-                ids += self._specials(marks[part.slot]) if part.slot in marks else []
+                # The mark comes first: a token knows what stands before it.
+                mark = (marks[part.slot],) if part.slot in marks else ()
+                ids += self._specials(group, *mark, f"<{objective.domain}.{part.slot}>")
                 ids += self._value(token, part.value, handles, count=count)
                 if part.otherwise is not None and part.condition is not None:
                     slot, _, value = part.condition.partition("=")
@@ -410,18 +424,18 @@ class Codec:
                     ids += self._value(f"<else>{token}", part.otherwise, handles, count=count)
         return ids
 
-    def _turn(self, left: int) -> list[int]:
-        return self._specials("<state>", TURN_TOKENS[min(left, len(TURN_TOKENS) - 1)])
+    def turn(self, left: int) -> list[int]:
+        """Token ids that stand before a goal state: the user turns left."""
+        return self._specials("<state>", _number(left))
 
-    def state(self, state: GoalState, *, before: GoalState | None, left: int) -> list[int]:
-        """Token ids of a goal state with `left` user turns left: every status, and which alternative is in force.
+    def state(self, state: GoalState, *, before: GoalState | None) -> list[int]:
+        """Token ids of a goal state: every status, and which alternative is in force.
 
         An objective that nobody has touched yet, or that was served in all its parts `before` (one turn earlier), is
         told by its own status alone: so what a turn has served is told part by part. What the policy asks for now is
-        told again: values to keep quiet about, which rules there are, and the room for things in a message.
+        told again, behind everything else.
         """
-        ids = self._turn(left)
-        bound = limits(state.goal.policy)
+        ids: list[int] = []
         goal, start = state.goal, state.goal.start
         earlier = before.states if before is not None else start
         # The objectives' components stand behind all others, one objective after the other.
@@ -434,25 +448,33 @@ class Codec:
             settled = all(now.served and then.served for now, then in zip(states, earlier[begin:end], strict=True))
             told = 1 if settled or states == start[begin:end] else len(parts)
             for component, now in zip(parts[:told], states[:told], strict=True):
-                secret = isinstance(component.content, Want) and component.content.slot in bound.withheld
-                quiet = secret and now.status is Status.INCOMPLETE
-                ids += self._status(goal, component, now, quiet=quiet)
-        for rule in state.goal.policy:
-            over = rule.kind == "not_first" and before is not None
-            if rule.kind not in ("text", *RENDERED) and not over:
-                ids += self._specials(f"<policy.{rule.kind}>")
-        return ids + (self._specials(_ROOM[bound.max_things]) if bound.max_things in _ROOM else [])
+                ids += self._status(goal, component, now)
+        untold = {c.id for c, now in state.items() if now.status in (Status.INCOMPLETE, Status.MISALIGNED)}
+        return ids + self._rules(goal, untold, first=before is None)
 
-    def repetition(self, goal: UserGoal, *, left: int) -> list[int]:
+    def _rules(self, goal: UserGoal, untold: Collection[str], *, first: bool) -> list[int]:
+        """Token ids of what the policy asks for now: slots to keep quiet about, which rules there are, the bounds."""
+        tokens: list[str] = []
+        for rule in goal.policy:
+            if rule.kind in _SLOT_RULES:
+                for objective, wants in zip(goal.objectives, goal.wants, strict=True):
+                    for component, want in wants:
+                        if want.slot == rule.value and (first or rule.kind == "withhold") and component.id in untold:
+                            tokens += [_SLOT_RULES[rule.kind], f"<{objective.domain}.{want.slot}>"]
+            elif rule.kind not in ("text", *_BOUNDS, *RENDERED):
+                tokens.append(f"<policy.{rule.kind}>")
+        return self._specials(*tokens) + self._bounds(goal)
+
+    def repetition(self, goal: UserGoal, *, first: bool) -> list[int]:
         """Token ids of the goal once more in the place of its state: what there is to do, without any status."""
-        ids = self._turn(left)
+        ids: list[int] = []
         statuses = {self.ids[token] for token in _STATUS.values()}
         for component, now in GoalState.start(goal).items():
             if component.objective is not None:
                 ids += [token for token in self._status(goal, component, now) if token not in statuses]
-        return ids
+        return ids + self._rules(goal, goal.positions, first=first)
 
-    def _status(self, goal: UserGoal, component: Component, now: ComponentState, *, quiet: bool = False) -> list[int]:
+    def _status(self, goal: UserGoal, component: Component, now: ComponentState) -> list[int]:
         content = component.content
         if isinstance(content, (Fact, Rule)):
             kind = "fact" if isinstance(content, Fact) else "policy"
@@ -467,7 +489,7 @@ class Codec:
         elif isinstance(content, Ask):
             ids = self._specials(f"<ask.{domain}.{content.slot}>", _STATUS[now.status])
         else:
-            ids = self._specials(f"<{domain}.{content.slot}>", *(("<secret>",) if quiet else ()), _STATUS[now.status])
+            ids = self._specials(f"<{domain}.{content.slot}>", _STATUS[now.status])
             if now.switched:
                 ids += self._specials("<else>")
         if now.user_fault:
@@ -528,16 +550,37 @@ class Codec:
 
     def _shown(self, request: UserRequest, index: int, *, reasons: bool) -> list[int]:
         """What stands before the user's turn `index`: the goal state, the goal, or what the model made of them."""
-        left = request.max_turns - index
+        if request.state is None and not request.repeat and not reasons:
+            return []
+        turn = self.turn(request.max_turns - index)
         if request.state is not None:
             state = request.states[index] if index < len(request.states) else request.state
-            return self.state(state, before=request.states[index - 1] if index else None, left=left)
+            return turn + self.state(state, before=request.states[index - 1] if index else None)
         if request.repeat:
-            return self.repetition(request.goal, left=left)
-        if not reasons:
-            return []
-        told = request.traces[index] if index < min(request.turn, len(request.traces)) else ""
-        return [*self._turn(left), *(self.ids[name] for name in _TOKEN.findall(told) if name in self.ids)]
+            return turn + self.repetition(request.goal, first=index == 0)
+        return turn + self.trace(request.traces[index] if index < min(request.turn, len(request.traces)) else "")
+
+    def trace(self, text: str) -> list[int]:
+        """Token ids of what the model wrote of a goal state (`UserReply.trace`), without the turn."""
+        return [self.ids[name] for name in _TOKEN.findall(text) if name in self.ids]
+
+    def reminded(self, thought: Sequence[int], request: UserRequest) -> list[int]:
+        """A goal state that the model wrote, with what the policy asks for by it, whatever the model made of that.
+
+        The statuses are the model's own. The rules stand in the goal, so there is nothing to guess.
+        """
+        goal = request.goal
+        told = max((k for k, token in enumerate(thought) if token in self._judged), default=-1) + 1
+        status = dict(itertools.pairwise(thought[:told]))
+        still_open = {self.ids["<INC>"], self.ids["<MIS>"]}
+        untold = set()
+        for objective, wants in zip(goal.objectives, goal.wants, strict=True):
+            # Parts that are not told of one by one are as the objective is.
+            whole = status.get(self.ids[f"<{objective.domain}.{objective.action}>"])
+            for component, want in wants:
+                if status.get(self.ids[f"<{objective.domain}.{want.slot}>"], whole) in still_open:
+                    untold.add(component.id)
+        return [*thought[:told], *self._rules(goal, untold, first=request.turn == 0)]
 
     @staticmethod
     def reasons(request: UserRequest, *, trace: bool) -> bool:
@@ -616,7 +659,7 @@ def _sentence_case(text: str) -> str:
 SHIPPED = Path(__file__).parent.parent / "models" / "ugst-tiny"
 MAX_REPLY_TOKENS = 72
 MAX_HEARD_WORDS = 80
-MAX_TRACE_TOKENS = 64
+MAX_TRACE_TOKENS = 80
 # Conversations whose prompts are kept: more than there are environments in a process.
 MAX_PASTS = 4096
 
@@ -693,22 +736,41 @@ class TinyUser:
             prompts.append(self.ask(request, request.episode, request.seed, past))
         for episode in list(self._pasts)[:-MAX_PASTS]:
             del self._pasts[episode]
-        most = self.max_new_tokens(requests)
-        longest = self.model.max_length - most
+        longest = self.model.max_length - self.max_new_tokens(requests)
         fits = [k for k, prompt in enumerate(prompts) if len(prompt.ids) <= longest]
-        outputs = self.model.generate(
-            [prompts[k] for k in fits],
-            max_new_tokens=most,
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
         replies = [
             UserReply("", error=f"the conversation is longer than the model can read ({longest} tokens)")
             for _ in requests
         ]
+        thoughts = self._think(
+            [k for k in fits if self.codec.reasons(requests[k], trace=self.trace)], prompts, requests
+        )
+        outputs = self._draw([prompts[k] for k in fits], MAX_REPLY_TOKENS)
         for k, ids in zip(fits, outputs, strict=True):
-            replies[k] = self.codec.read(ids, requests[k].goal)
+            replies[k] = self.codec.read([*thoughts.get(k, ()), *ids], requests[k].goal)
         return replies
+
+    def _think(
+        self, which: Sequence[int], prompts: list[Prompt], requests: Sequence[UserRequest]
+    ) -> dict[int, list[int]]:
+        """The goal states that the model writes before some of its replies; they become the ends of those prompts."""
+        mark = self.codec.ids["<user>"]
+        drawn = self._draw([prompts[k] for k in which], MAX_TRACE_TOKENS, frozenset({mark})) if which else []
+        thoughts = {}
+        for k, ids in zip(which, drawn, strict=True):
+            thoughts[k] = [*self.codec.reminded(ids, requests[k]), mark]
+            prompts[k] = replace(
+                prompts[k],
+                ids=(*prompts[k].ids, *thoughts[k]),
+                seed=prompts[k].seed + 1,
+                banned=self.codec.banned(requests[k].goal, trace=False),
+            )
+        return thoughts
+
+    def _draw(self, prompts: Sequence[Prompt], most: int, stop_ids: frozenset[int] = frozenset()) -> list[list[int]]:
+        return self.model.generate(
+            prompts, max_new_tokens=most, temperature=self.temperature, top_p=self.top_p, stop_ids=stop_ids
+        )
 
     def forget(self, episodes: Sequence[str]) -> None:
         """Drop the caches of these conversations."""
