@@ -344,8 +344,8 @@ class Codec:
     def _known(self, text: str) -> str:
         """The words of a text that the model can make sense of, no word twice in a row.
 
-        It has seen the words of clerks, and names and numbers. A string of letters that is neither leads it astray, up
-        to replies without end.
+        It has seen the words of clerks, and names and numbers. A string of letters or marks that is none of these leads
+        it astray, up to replies without end.
         """
         kept: list[str] = []
         for word in text.split()[:MAX_HEARD_WORDS]:
@@ -357,7 +357,9 @@ class Codec:
         if any(c.isdigit() for c in word):
             return len(word) <= 16
         letters = [c for c in word if c.isalpha()]
-        return letters in (["a"], ["i"], []) or (len(letters) > 1 and len(self._encode(" " + word)) <= 6)
+        if not letters:
+            return len(word) <= 3
+        return letters in (["a"], ["i"]) or (len(letters) > 1 and len(self._encode(" " + word)) <= 6)
 
     def goal(self, goal: UserGoal, *, states: bool) -> list[int]:
         """Token ids of the mode (whether goal states follow) and the goal."""
