@@ -275,7 +275,7 @@ def main() -> None:
             axis.plot(range(1, len(steps) + 1), [row[name] for row in steps], marker=".", color=color, label=name)
             axis.plot([0, len(steps) + 1], [before[name], after[name]], "*", color=color, markersize=12)
         axis.set(xlabel="step (stars: likeliest answers, before and after)")
-        axis.legend()
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     left.set(ylabel="first messages", ylim=(-0.03, 1.03))
     right.set(ylabel="return")
     figure.savefig(options.out / "curve.png", dpi=120)
