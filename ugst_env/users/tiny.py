@@ -290,7 +290,7 @@ class Codec:
         self.ids = {token: number for token, number in known.items() if number is not None}
         self._names = {number: token for token, number in self.ids.items()}
         self.end = self.ids["<end>"]
-        self._judged = frozenset(self._specials(*_STATUS.values(), "<served>", "<fault>", "<else>"))
+        self._status_ids = frozenset(self._specials(*_STATUS.values(), "<served>", "<fault>", "<else>"))
         self._plain = lru_cache(maxsize=65536)(self._encode)
         self._speakable = lru_cache(maxsize=65536)(self._is_speakable)
         self._senseless = lru_cache(maxsize=1024)(self._without_sense)
@@ -572,7 +572,7 @@ class Codec:
         The statuses are the model's own. The rules stand in the goal, so there is nothing to guess.
         """
         goal = request.goal
-        told = max((k for k, token in enumerate(thought) if token in self._judged), default=-1) + 1
+        told = max((k for k, token in enumerate(thought) if token in self._status_ids), default=-1) + 1
         status = dict(itertools.pairwise(thought[:told]))
         still_open = {self.ids["<INC>"], self.ids["<MIS>"]}
         untold = set()
