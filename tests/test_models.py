@@ -390,6 +390,19 @@ def test_load_reads_a_folder(weights: Any, tmp_path: Path) -> None:
     assert causal(model).generate(batch, **OPTIONS) == causal(weights).generate(batch, **OPTIONS)
 
 
+def test_the_number_format_can_be_chosen_from_outside(
+    weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights.save_pretrained(tmp_path)
+    tokenizer(template=TEMPLATE).save_pretrained(tmp_path)
+    monkeypatch.setenv("UGST_DTYPE", "bfloat16")
+    assert load(tmp_path, device="cpu")[0].dtype is torch.bfloat16
+    assert load(tmp_path, device="cpu", dtype=torch.float32)[0].dtype is torch.float32
+    monkeypatch.setenv("UGST_DTYPE", "int3")
+    with pytest.raises(ValueError, match="UGST_DTYPE must be one of float32, bfloat16, float16, got 'int3'"):
+        load(tmp_path, device="cpu")
+
+
 def test_load_says_what_is_missing(weights: Any, tmp_path: Path, offline: None) -> None:
     with pytest.raises(FileNotFoundError, match="no model folder"):
         load(tmp_path / "nowhere")

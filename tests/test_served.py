@@ -154,7 +154,10 @@ def test_what_is_sent_and_what_comes_back(serve: Any) -> None:
     assert f"Bearer {KEY}" in server.headers[0]
 
 
-def test_a_batch_is_under_way_at_once_and_in_order(serve: Any) -> None:
+@pytest.mark.parametrize("poll", [True, False], ids=["poll", "select"])
+def test_a_batch_is_under_way_at_once_and_in_order(poll: bool, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not poll:  # As on Windows.
+        monkeypatch.delattr("ugst_env.models.served.select.poll")
     server = serve(lambda number, body: (200, answer(f"said {body['seed']}")))
     chat = client(server, concurrency=4)
     requests = [ChatRequest(ASKED.messages, seed=k, max_tokens=5) for k in range(30)]

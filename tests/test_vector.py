@@ -253,7 +253,32 @@ class TestAutoreset:
         assert truncations.tolist() == [False, True]
 
 
+def plain(infos: Any) -> Any:
+    """Vector infos as nested lists, to be compared."""
+    if isinstance(infos, dict):
+        return {key: plain(value) for key, value in infos.items()}
+    return (infos.dtype, infos.tolist())
+
+
 class TestGymnasium:
+    def test_infos_are_gathered_as_gymnasium_does_it(self) -> None:
+        slots = [
+            {"text": "a", "mask": np.ones(4, dtype=np.int8), "terms": {"gain": 0.5, "cost": 1.0}},
+            {"text": "b", "mask": np.zeros(4, dtype=np.int8), "terms": {"gain": 0.1}, "outcome": None, "success": True},
+            {"final_obs": np.arange(3.0), "final_info": {"text": "c", "failed": {"policy": {"USER": 2}}}, "turns": 3},
+            {"final_obs": np.arange(3.0), "final_info": {"text": "d", "failed": {}}, "turns": 4, "text": "e"},
+        ]
+        ours, theirs = UGSTVectorEnv(5, user="scripted"), VectorEnv[Any, Any, Any]()
+        theirs.num_envs = 5
+        found: list[Any] = []
+        for env in (ours, theirs):
+            infos: dict[str, Any] = {}
+            for k, info in enumerate(slots):
+                infos = env._add_info(infos, info, k)
+            found.append(plain(infos))
+        assert found[0] == found[1]
+        assert found[0]["final_info"]["_text"][1] == [False, False, True, True, False]
+
     def test_its_spaces_and_metadata(self) -> None:
         env = UGSTVectorEnv(3, user="scripted")
         assert env.single_action_space == gymnasium.spaces.Discrete(44)

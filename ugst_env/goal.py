@@ -16,6 +16,9 @@ from typing import Any
 class Category(str, Enum):
     """The five kinds of goal component."""
 
+    # Equal to its value, so it must hash like it; and faster than an enum's own.
+    __hash__ = str.__hash__
+
     PROFILE = "profile"
     POLICY = "policy"
     OBJECTIVE = "objective"
@@ -26,6 +29,9 @@ class Category(str, Enum):
 class Status(str, Enum):
     """Where a component stands. Which of them a category uses is in `START` and `MOVES`."""
 
+    # Equal to its value, so it must hash like it; and faster than an enum's own.
+    __hash__ = str.__hash__
+
     INCOMPLETE = "INCOMPLETE"
     ATTEMPTED = "ATTEMPTED"
     COMPLETE = "COMPLETE"
@@ -35,6 +41,9 @@ class Status(str, Enum):
 
 class Cause(str, Enum):
     """Who a stuck component is stuck on: the agent, the world (no such entity), or the simulated user."""
+
+    # Equal to its value, so it must hash like it; and faster than an enum's own.
+    __hash__ = str.__hash__
 
     AGENT = "AGENT"
     WORLD = "WORLD"
@@ -218,6 +227,13 @@ class UserGoal:
     def wants(self) -> tuple[tuple[tuple[Component, Want], ...], ...]:
         """What each objective is to be searched or booked by, with its component."""
         return tuple(tuple((c, c.content) for c in parts if isinstance(c.content, Want)) for parts in self.parts)
+
+    @cached_property
+    def due(self) -> tuple[tuple[int, ...], ...]:
+        """The positions of each objective, itself first, and of its requirements."""
+        return tuple(
+            tuple(self.positions[c.id] for c in parts if c.category is not Category.PREFERENCE) for parts in self.parts
+        )
 
     @cached_property
     def components(self) -> tuple[Component, ...]:

@@ -63,14 +63,12 @@ class RewardWeights:
         }
 
 
-def _served_share(weights: RewardWeights, trusted: GoalState, state: GoalState) -> float:
-    """Weighted share of the components without a user's fault in `trusted` that are served in `state`, in [0, 1]."""
-    total = served = 0.0
-    for k, weight in _paying(weights, state.goal):
-        if not trusted.states[k].user_fault:
-            total += weight
-            served += weight * state.states[k].served
-    return served / total if total else 0.0
+def _served_shares(weights: RewardWeights, trusted: GoalState, *states: GoalState) -> list[float]:
+    """Of each of `states`, the weighted share that is served of the components without a user's fault in `trusted`."""
+    paying = [(k, weight) for k, weight in _paying(weights, trusted.goal) if not trusted.states[k].user_fault]
+    total = sum([weight for _, weight in paying])
+    served = [sum([weight for k, weight in paying if state.states[k].served]) for state in states]
+    return [share / total if total else 0.0 for share in served]
 
 
 @lru_cache(maxsize=512)  # A goal lasts for a whole conversation.
@@ -81,7 +79,7 @@ def _paying(weights: RewardWeights, goal: UserGoal) -> tuple[tuple[int, float], 
 
 def potential(state: GoalState, weights: RewardWeights) -> float:
     """Phi(S): the weighted share of the trustworthy components that the agent served, in [0, 1]."""
-    return _served_share(weights, state, state)
+    return _served_shares(weights, state, state)[0]
 
 
 def trust(state: GoalState, weights: RewardWeights) -> float:
@@ -118,11 +116,10 @@ def step_reward(before: GoalState, after: GoalState, weights: RewardWeights, *, 
     dict
         ``{"potential", "turn_cost", "success_bonus"}``. Summed over an episode and all terms, at most 1.
     """
-    unchanged = after.states == before.states
-    gain = 0.0 if unchanged else _served_share(weights, after, after) - _served_share(weights, after, before)
+    now, then = (0.0, 0.0) if after.states == before.states else _served_shares(weights, after, after, before)
     bonus = weights.success_bonus * trust(after, weights) if terminated and success(after) else 0.0
     return {
-        "potential": (1.0 - weights.success_bonus) * gain,
+        "potential": (1.0 - weights.success_bonus) * (now - then),
         "turn_cost": -weights.turn_cost,
         "success_bonus": bonus,
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,45 +45,45 @@ ACTION_INDEX = {action: index for index, action in enumerate(ACTIONS)}
 # A search is quoted in these steps: how many entities fit at most.
 COUNT_STEPS = (0, 1, 2, 4, 10)
 
-_WIDTHS = {
-    "user_acts": len(USER_ACT_KINDS),
-    "informed": len(BELIEF_SLOTS),
-    "requested": len(ASKABLE_SLOTS),
-    "filled": len(BELIEF_SLOTS),
-    "dontcare": len(BELIEF_SLOTS),
-    "pending": len(ASKABLE_SLOTS),
-    "last_action": len(ACTIONS),
-    "match_count": len(DOMAINS) * (len(COUNT_STEPS) + 1),
-    "raised": len(DOMAINS),
-    "offered": len(DOMAINS),
-    "offer_fits": len(DOMAINS),
-    "another": len(DOMAINS),
-    "refused": len(DOMAINS),
-    "answered": len(DOMAINS),
-    "wants_booking": len(BOOKING_DOMAINS),
-    "booking_ready": len(BOOKING_DOMAINS),
-    "booked": len(BOOKING_DOMAINS),
-    "booking_failed": len(BOOKING_DOMAINS),
-    "domain": len(DOMAINS),
-    "turn": 1,
+_FEATURES: dict[str, Sequence[Any]] = {
+    "user_acts": USER_ACT_KINDS,
+    "informed": BELIEF_SLOTS,
+    "requested": ASKABLE_SLOTS,
+    "filled": BELIEF_SLOTS,
+    "dontcare": BELIEF_SLOTS,
+    "pending": ASKABLE_SLOTS,
+    "last_action": range(len(ACTIONS)),
+    "match_count": [(domain, step) for domain in DOMAINS for step in range(len(COUNT_STEPS) + 1)],
+    "raised": DOMAINS,
+    "offered": DOMAINS,
+    "offer_fits": DOMAINS,
+    "another": DOMAINS,
+    "refused": DOMAINS,
+    "answered": DOMAINS,
+    "wants_booking": BOOKING_DOMAINS,
+    "booking_ready": BOOKING_DOMAINS,
+    "booked": BOOKING_DOMAINS,
+    "booking_failed": BOOKING_DOMAINS,
+    "domain": DOMAINS,
+    "turn": ("turn",),
 }
 
 
 def _layout() -> dict[str, slice]:
     begin, layout = 0, {}
-    for name, width in _WIDTHS.items():
-        layout[name] = slice(begin, begin + width)
-        begin += width
+    for name, keys in _FEATURES.items():
+        layout[name] = slice(begin, begin + len(keys))
+        begin += len(keys)
     return layout
 
 
 # Where each feature stands in the observation vector.
 LAYOUT = _layout()
-OBSERVATION_SIZE = sum(_WIDTHS.values())
-_STARTS = {name: where.start for name, where in LAYOUT.items()}
-
-_BELIEF_INDEX = {key: index for index, key in enumerate(BELIEF_SLOTS)}
-_ASK_INDEX = {key: index for index, key in enumerate(ASKABLE_SLOTS)}
+OBSERVATION_SIZE = LAYOUT["turn"].stop
+# Where each of its members stands: _AT["raised"]["hotel"].
+_AT: dict[str, dict[Any, int]] = {
+    name: {key: LAYOUT[name].start + k for k, key in enumerate(keys)} for name, keys in _FEATURES.items()
+}
 
 
 class View(NamedTuple):
@@ -195,59 +196,54 @@ def observe(
 ) -> NDArray[np.float32]:
     """The observation: float32 array of shape (`OBSERVATION_SIZE`,) in [0, 1], laid out as `LAYOUT` says."""
     # To write into an array is slow, so it is done once for all.
-    marked: list[int] = []
-
-    def mark(name: str, index: int) -> None:
-        marked.append(_STARTS[name] + index)
-
+    marked: list[int | None] = []
+    mark = marked.append
+    acts, informed, requested = _AT["user_acts"], _AT["informed"], _AT["requested"]
     for act in belief.user_acts:
-        mark("user_acts", USER_ACT_KINDS.index(act.kind))
-        key = (act.domain or "", act.slot or "")
-        if act.kind == "inform" and key in _BELIEF_INDEX:
-            mark("informed", _BELIEF_INDEX[key])
-        elif act.kind == "request" and key in _ASK_INDEX:
-            mark("requested", _ASK_INDEX[key])
+        mark(acts[act.kind])
+        if act.kind == "inform":
+            mark(informed.get((act.domain, act.slot)))
+        elif act.kind == "request":
+            mark(requested.get((act.domain, act.slot)))
+    filled, dontcare, pending = _AT["filled"], _AT["dontcare"], _AT["pending"]
     for key, value in belief.values.items():
-        if key in _BELIEF_INDEX:
-            mark("dontcare" if value == DONTCARE else "filled", _BELIEF_INDEX[key])
+        mark((dontcare if value == DONTCARE else filled).get(key))
     for key in belief.pending:
-        if key in _ASK_INDEX:
-            mark("pending", _ASK_INDEX[key])
+        mark(pending.get(key))
     if last_action is not None:
-        mark("last_action", last_action)
-    for index, domain in enumerate(DOMAINS):
-        _observe_domain(mark, index, domain, belief, view)
-    for index, domain in enumerate(BOOKING_DOMAINS):
+        mark(_AT["last_action"][last_action])
+    if belief.domain is not None:
+        mark(_AT["domain"].get(belief.domain))
+    for domain in belief.raised:
+        if domain in INFORMABLE:
+            _observe_domain(mark, domain, belief, view)
+    for domain in BOOKING_DOMAINS:
         if domain in belief.wants_booking:
-            mark("wants_booking", index)
+            mark(_AT["wants_booking"][domain])
         if belief.booking(domain) is not None:
-            mark("booking_ready", index)
+            mark(_AT["booking_ready"][domain])
         if domain in belief.booked:
-            mark("booked", index)
+            mark(_AT["booked"][domain])
         if belief.offered.get(domain) in belief.unbookable.get(domain, ()):
-            mark("booking_failed", index)
+            mark(_AT["booking_failed"][domain])
     vector = np.zeros(OBSERVATION_SIZE, dtype=np.float32)
-    vector[marked] = 1.0
-    vector[LAYOUT["turn"]] = min(turn / max_turns, 1.0)
+    vector[[at for at in marked if at is not None]] = 1.0
+    vector[-1] = min(turn / max_turns, 1.0)
     return vector
 
 
-def _observe_domain(mark: Callable[[str, int], None], index: int, domain: str, belief: BeliefState, view: View) -> None:
-    if domain == belief.domain:
-        mark("domain", index)
-    if domain not in belief.raised:
-        return
-    mark("raised", index)
+def _observe_domain(mark: Callable[[int], None], domain: str, belief: BeliefState, view: View) -> None:
+    mark(_AT["raised"][domain])
     fits = view.fits.get(domain, ())
-    step = next((k for k, most in enumerate(COUNT_STEPS) if len(fits) <= most), len(COUNT_STEPS))
-    mark("match_count", index * (len(COUNT_STEPS) + 1) + step)
-    if domain in belief.offered:
-        mark("offered", index)
-        if any(entity.name == belief.offered[domain] for entity in fits):
-            mark("offer_fits", index)
+    mark(_AT["match_count"][domain, bisect_left(COUNT_STEPS, len(fits))])
+    offered = belief.offered.get(domain)
+    if offered is not None:
+        mark(_AT["offered"][domain])
+        if any(entity.name == offered for entity in fits):
+            mark(_AT["offer_fits"][domain])
     if view.another.get(domain) is not None:
-        mark("another", index)
+        mark(_AT["another"][domain])
     if domain in belief.refused:
-        mark("refused", index)
+        mark(_AT["refused"][domain])
     if not _pending(belief, domain):
-        mark("answered", index)
+        mark(_AT["answered"][domain])

@@ -118,6 +118,20 @@ class DialogueVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             infos = self._add_info(infos, self._look(k, step), k)
         return infos
 
+    def _add_info(self, vector_infos: dict[str, Any], env_info: dict[str, Any], env_num: int) -> dict[str, Any]:
+        # As in Gymnasium, which makes a mask for each key of each slot, though all but the first are thrown away.
+        for key, value in env_info.items():
+            known = vector_infos.get(key)
+            if known is None:
+                super()._add_info(vector_infos, {key: value}, env_num)
+                continue
+            if type(value) is dict:
+                self._add_info(known, value, env_num)
+            else:
+                known[env_num] = value
+            vector_infos[f"_{key}"][env_num] = True
+        return vector_infos
+
     def _look(self, k: int, step: Step) -> dict[str, Any]:
         self._observations[k], more = self.cores[k].view()
         return self.cores[k].info(step, more)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -912,6 +913,16 @@ def _device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ValueError(f"UGST_DTYPE must be one of {', '.join(DTYPES)}, got {name!r}")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
 def load(
     source: str | Path, *, device: str | torch.device = "auto", dtype: torch.dtype | None = None
 ) -> tuple[Any, Any]:
@@ -926,17 +937,19 @@ def load(
     device
         A torch device, or ``"auto"``: the GPU if there is one, else the CPU.
     dtype
-        None takes float32 on a CPU and bfloat16 on a GPU.
+        None takes what the environment variable ``UGST_DTYPE`` names (``bfloat16``, say, on a CPU with instructions for
+        it), else float32 on a CPU and bfloat16 on a GPU.
 
     Raises
     ------
     FileNotFoundError
         If `source` is a path that does not exist, or a folder without a model.
     ValueError
-        If `source` is a name that neither the hub nor the local cache knows, or the model has no chat template.
+        If `source` is a name that neither the hub nor the local cache knows, the model has no chat template, or
+        ``UGST_DTYPE`` is none of `DTYPES`.
     """
     place = _device(device)
-    dtype = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
+    dtype = dtype or _dtype(os.environ.get("UGST_DTYPE") or ("bfloat16" if place.type == "cuda" else "float32"))
     name, options = _locate(source)
     options |= {"trust_remote_code": False}
     try:

@@ -14,7 +14,7 @@ import heapq
 import json
 import os
 import random
-import selectors
+import select
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +35,7 @@ MAX_BODY = 2_000_000
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PASSING = (408, 409, 425, 429)
 _LONGEST_WAIT = 30.0
+_BETWEEN_LOOKS = 0.002
 
 _ABANDONED: list[_Line] = []
 
@@ -120,6 +121,8 @@ class ChatClient:
         self._options = dict(options or {})
         self._proxies = parts.hostname not in _LOOPBACK
         self._folder = Path(cache) if cache is not None else None
+        # The end of a request's body, which is the same again and again, by what it depends on.
+        self._settings: dict[tuple[int, float, float], str] = {}
         self._start()
 
     def __repr__(self) -> str:
@@ -263,16 +266,14 @@ class ChatClient:
         return Completion(usage=Usage(calls=job.tries), error=told)
 
     def _body(self, request: ChatRequest) -> bytes:
-        body = {
-            "model": self.model,
-            "seed": request.seed,
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            **self._options,
-        }
-        rest = json.dumps({name: value for name, value in body.items() if value is not None})
-        return f'{{"messages": [{", ".join(map(_message_json, request.messages))}], {rest[1:]}'.encode()
+        settings = (request.max_tokens, request.temperature, request.top_p)
+        if settings not in self._settings:
+            names = ("max_tokens", "temperature", "top_p")
+            body = {"model": self.model, **dict(zip(names, settings, strict=True)), **self._options}
+            self._settings[settings] = json.dumps({name: value for name, value in body.items() if value is not None})
+        seed = "" if "seed" in self._options else f'"seed": {request.seed}, '
+        said = ", ".join(map(_message_json, request.messages))
+        return f'{{"messages": [{said}], {seed}{self._settings[settings][1:]}'.encode()
 
     def _read(self, text: str, calls: int) -> Completion:
         try:
@@ -321,6 +322,30 @@ class _Job:
         return None if len(self.answer) <= MAX_BODY else -1
 
 
+_IN, _OUT = getattr(select, "POLLIN", 1), getattr(select, "POLLOUT", 4)
+
+
+class _Select:
+    """What takes the place of `select.poll` where there is none, which is on Windows."""
+
+    def __init__(self) -> None:
+        self.watched: dict[int, int] = {}
+
+    def register(self, socket: int, events: int) -> None:
+        self.watched[socket] = events
+
+    def unregister(self, socket: int) -> None:
+        del self.watched[socket]
+
+    def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+        if not self.watched:
+            time.sleep(milliseconds / 1e3)
+            return []
+        reading, writing = ([s for s, events in self.watched.items() if events & kind] for kind in (_IN, _OUT))
+        readable, writable, _ = select.select(reading, writing, [], milliseconds / 1e3)
+        return [*((socket, _IN) for socket in readable), *((socket, _OUT) for socket in writable)]
+
+
 class _Line:
     """The connections of one thread, and the tries that are under way on them.
 
@@ -335,18 +360,18 @@ class _Line:
         self.free: list[pycurl.Curl] = []
         self.busy: dict[pycurl.Curl, _Job] = {}
         # Not epoll, whose object a forked process would share.
-        self._sockets = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+        self._sockets: Any = select.poll() if hasattr(select, "poll") else _Select()
         self._due: float | None = None
+        self._next_look = 0.0
 
     def _watch(self, what: int, socket: int, *_: Any) -> None:
         """Libcurl says what it waits for on a socket."""
-        if socket in self._sockets.get_map():
+        if what == pycurl.POLL_REMOVE:
             self._sockets.unregister(socket)
-        wanted = (selectors.EVENT_READ if what & pycurl.POLL_IN else 0) | (
-            selectors.EVENT_WRITE if what & pycurl.POLL_OUT else 0
-        )
-        if what != pycurl.POLL_REMOVE and wanted:
-            self._sockets.register(socket, wanted)
+        else:
+            self._sockets.register(
+                socket, (_IN if what & pycurl.POLL_IN else 0) | (_OUT if what & pycurl.POLL_OUT else 0)
+            )
 
     def _alarm(self, milliseconds: int) -> None:
         """Libcurl says when it wants to be called, whatever the sockets do."""
@@ -357,27 +382,38 @@ class _Line:
         self.multi.add_handle(handle)
 
     def finished(self, longest: float) -> list[_Job]:
-        """The jobs whose try is over; waits for one, but no longer than `longest` seconds."""
+        """The jobs whose try is over; waits for one, but no longer than `longest` seconds.
+
+        Without waiting, it looks only so often: to ask for a hundred sockets takes as long as to make half a request.
+        """
         if longest > 0 and not self.busy:
             time.sleep(longest)
             return []
-        until = time.monotonic() + min(longest, 1.0)
+        now = time.monotonic()
+        if longest <= 0 and now < self._next_look:
+            self._ring(now)
+            return []
+        until = now + min(longest, 1.0)
         while True:
             done = self._collect()
-            left = until - time.monotonic()
-            if done or left <= 0:
+            now = time.monotonic()
+            if done or until <= now:
+                self._next_look = now + _BETWEEN_LOOKS
                 return done
-            self._go_on(left)
+            self._go_on(until - now)
 
     def _go_on(self, longest: float) -> None:
         """Let libcurl see to what is ready, after waiting for something that is."""
         wait = longest if self._due is None else min(longest, self._due - time.monotonic())
-        for key, mask in self._sockets.select(max(wait, 0.0)):
-            ready = (pycurl.CSELECT_IN if mask & selectors.EVENT_READ else 0) | (
-                pycurl.CSELECT_OUT if mask & selectors.EVENT_WRITE else 0
-            )
-            self.multi.socket_action(key.fd, ready)
-        if self._due is not None and self._due <= time.monotonic():
+        for socket, event in self._sockets.poll(max(1e3 * wait, 0.0)):
+            # What is neither is a connection that broke, which libcurl finds out by either.
+            ready = (pycurl.CSELECT_IN if event & ~_OUT else 0) | (pycurl.CSELECT_OUT if event & ~_IN else 0)
+            self.multi.socket_action(socket, ready)
+        self._ring(time.monotonic())
+
+    def _ring(self, now: float) -> None:
+        """Call libcurl if it wanted to be called by now; what was begun is sent that way."""
+        if self._due is not None and self._due <= now:
             self._due = None
             self.multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 

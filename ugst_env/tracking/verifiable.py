@@ -34,6 +34,7 @@ from ugst_env.goal import (
     Category,
     Cause,
     Component,
+    ComponentState,
     Fact,
     GoalState,
     Objective,
@@ -228,6 +229,11 @@ def _booking_wants(track: _Draft, index: int, entity: Entity | None) -> dict[str
     }
 
 
+def _waits(now: ComponentState) -> bool:
+    """Whether the user did its part for a component and the agent has yet to do its own."""
+    return now.status is Status.ATTEMPTED and not now.served and not now.user_fault
+
+
 class VerifiableTracker:
     """Tracks goal states against a world. Stateless itself: each method takes a `Tracked` and returns the next."""
 
@@ -345,17 +351,20 @@ class VerifiableTracker:
 
     def see(self, before: Tracked, *acts: AgentAct) -> Tracked:
         """Update from what the agent did and claimed in one turn."""
-        track = _Draft(before)
+        track, told = _Draft(before), False
         for act in acts:
             track.named = track.named | set(act.claims) | ({act.slot} if act.slot else set())
             index = _objective(track.goal, act.domain)
             if act.domain is not None and index is not None:
                 if act.kind == "no_offer":
+                    told = True
                     self._refused(track, index, act.domain)
                 elif act.kind in ("offer", "offer_next", "inform_requested", "book"):
+                    told = True
                     self._spoke_of(track, act.domain, act)
         track.last_act = acts[-1] if acts else None
-        self._settle(track)
+        if told:
+            self._settle(track)
         after = track.done()
         if not any(self._moved(before, after, act) for act in acts):
             asked_again = any(
@@ -369,15 +378,17 @@ class VerifiableTracker:
 
     def _owes(self, track: Tracked) -> bool:
         """Whether the user did its part for something and now waits for the agent."""
-        for index, objective in enumerate(track.goal.objectives):
+        states = track.state.states
+        for objective, (head, *rest) in zip(track.goal.objectives, track.goal.due, strict=True):
             if objective.domain in track.blocked:
                 continue
-            head, *rest = (part for part in track.goal.parts[index] if part.category is not Category.PREFERENCE)
-            due = [track.state[part.id] for part in rest]
-            if all(now.status is not Status.INCOMPLETE or now.user_fault for now in due):
-                due.append(track.state[head.id])
-            if any(now.status is Status.ATTEMPTED and not now.served and not now.user_fault for now in due) and not any(
-                self._unspoken_switch(track, part, objective.domain) for part in rest
+            waits, told = False, True
+            for k in rest:
+                now = states[k]
+                waits = waits or _waits(now)
+                told = told and (now.status is not Status.INCOMPLETE or now.user_fault)
+            if (waits or (told and _waits(states[head]))) and not any(
+                self._unspoken_switch(track, track.goal.components[k], objective.domain) for k in rest
             ):
                 return True
         return False

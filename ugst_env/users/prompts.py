@@ -135,6 +135,11 @@ _STUCK = {
     Cause.WORLD: " (there is no such thing)",
     Cause.USER: " (your own mistake)",
 }
+_STANDINGS = {
+    (status, cause): f" = {status.value}{_STUCK[cause] if cause else ''}"
+    for status in Status
+    for cause in (None, *Cause)
+}
 _NAMES = {
     Category.PROFILE: "who you are",
     Category.POLICY: "your rule",
@@ -148,7 +153,7 @@ def state_note(state: GoalState, *, turn: int, max_turns: int) -> str:
     """S_{i-1} with every status, as it stands before a reply. `turn` counts from 0."""
     lines = [f"{_STATE_HEAD} {_message_count(turn, max_turns)}]"]
     for line, now in zip(_lines(state.goal), state.states, strict=True):
-        lines.append(f"{line} = {now.status.value}{_STUCK[now.cause] if now.cause else ''}")
+        lines.append(line + _STANDINGS[now.status, now.cause])
     lines.append(_STATE_FOOT)
     return "\n".join(lines)
 
