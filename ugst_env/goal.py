@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 
@@ -243,7 +243,7 @@ class UserGoal:
     @cached_property
     def start(self) -> tuple[ComponentState, ...]:
         """Every component at its category's start value."""
-        return tuple(ComponentState(START[c.category]) for c in self.components)
+        return tuple(_shared(START[c.category], None, False, False) for c in self.components)
 
     @cached_property
     def plain(self) -> tuple[Component, ...]:
@@ -310,10 +310,15 @@ class ComponentState:
     served: bool = False
     switched: bool = False
 
-    @property
+    @cached_property
     def user_fault(self) -> bool:
         """Whether the component is out of the agent's hands because the simulated user broke it."""
         return self.cause is Cause.USER and not self.served
+
+
+# There are few, and every turn of every conversation has a dozen.
+_shared = lru_cache(maxsize=None)(ComponentState)
+_AS_IT_IS: Any = object()
 
 
 @dataclass(frozen=True)
@@ -360,6 +365,8 @@ class GoalState:
 
     def changes(self, before: GoalState, turn: int) -> tuple[Transition, ...]:
         """The transitions that lead from `before` to this state, in component order."""
+        if self.states is before.states:
+            return ()
         return tuple(
             Transition(turn, component.id, old, new)
             for component, old, new in zip(self.goal.components, before.states, self.states, strict=True)
@@ -417,17 +424,30 @@ class StateDraft:
     def items(self) -> Iterator[tuple[Component, ComponentState]]:
         return zip(self.goal.components, self.states, strict=True)
 
-    def move(self, component: str, **change: Any) -> None:
+    def move(
+        self,
+        component: str,
+        *,
+        status: Status | None = None,
+        cause: Cause | Any | None = _AS_IT_IS,
+        served: bool | None = None,
+        switched: bool | None = None,
+    ) -> None:
         """See `GoalState.move`."""
         k = self.goal.position(component)
         known, before = self.goal.components[k], self.states[k]
-        after = ComponentState(**{**before.__dict__, **change})
+        after = _shared(
+            before.status if status is None else status,
+            before.cause if cause is _AS_IT_IS else cause,
+            before.served if served is None else served,
+            before.switched if switched is None else switched,
+        )
         if after.status is not before.status and (before.status, after.status) not in MOVES[known.category]:
             raise ValueError(
                 f"{component} ({known.category.value}) cannot move from {before.status.value} to {after.status.value}"
             )
         if (before.cause is Cause.USER and after.cause is not Cause.USER) or (before.served and not after.served):
-            raise ValueError(f"{component}: a fault of the user and a served component are final, got {change}")
+            raise ValueError(f"{component}: a fault of the user and a served component are final, got {after}")
         self.states[k] = after
 
     def done(self) -> GoalState:

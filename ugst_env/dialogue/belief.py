@@ -9,6 +9,8 @@ from ugst_env.dialogue.acts import DONTCARE, AgentAct, UserAct
 from ugst_env.world.database import Entity, World
 from ugst_env.world.ontology import BOOKABLE, INFORMABLE
 
+_SEARCHED = {domain: tuple((domain, slot) for slot in INFORMABLE[domain]) for domain in INFORMABLE}
+
 
 @dataclass
 class BeliefState:
@@ -125,9 +127,9 @@ class BeliefState:
     def constraints(self, domain: str, *, soft: bool = True) -> dict[str, str]:
         """Search constraints of a domain, with or without the hedged ones."""
         return {
-            slot: self.values[domain, slot]
-            for slot in INFORMABLE[domain]
-            if self.values.get((domain, slot), DONTCARE) != DONTCARE and (soft or (domain, slot) not in self.soft)
+            key[1]: value
+            for key in _SEARCHED[domain]
+            if (value := self.values.get(key, DONTCARE)) != DONTCARE and (soft or key not in self.soft)
         }
 
     def booking(self, domain: str) -> dict[str, str] | None:

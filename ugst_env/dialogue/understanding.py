@@ -34,9 +34,10 @@ tables nor the list of cuisines have (an unknown name), sarcasm, and names made 
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -138,12 +139,12 @@ def understand(text: str, vocabulary: Vocabulary, context: Context) -> tuple[Use
 
 # A user who chooses among wordings, and all who judge the chosen one afterwards, read the same text, but not all with
 # the same context. So what no context changes is looked up once, and what does not matter is left out of the key.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _scan(text: str, vocabulary: Vocabulary, offered: str | None) -> _Scan:
     return _Scan(text, vocabulary, offered)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def _read(scan: _Scan, domain: str | None, requested: tuple[str, str] | None) -> tuple[UserAct, ...]:
     return _Reading(scan, Context(domain, requested)).acts()
 
@@ -157,16 +158,13 @@ class _Scan:
 
     def __init__(self, text: str, vocabulary: Vocabulary, offered: str | None) -> None:
         self.vocabulary, self.offered = vocabulary, offered
-        self.tokens = tokenize(text)
+        # These are kept, thousands of them: Python's garbage collector passes over tuples of words and numbers.
+        self.tokens = tuple(tokenize(text))
         self.norm = " ".join(self.tokens)
         self.words = frozenset(self.tokens)
         # Most utterances hold no number, and a third of all patterns look for one.
         self.numbers = "one" in self.words or patterns.DIGIT.search(self.norm) is not None
-        self.offsets = []
-        at = 0
-        for token in self.tokens:
-            self.offsets.append(at)
-            at += len(token) + 1
+        self.offsets = tuple(itertools.accumulate((len(token) + 1 for token in self.tokens[:-1]), initial=0))
         self.sentences = _spans(self.norm, patterns.SENTENCE_END)
         self.segment_end = (
             patterns.SEGMENT_END if "but" in self.words or "however" in self.words else patterns.SEGMENT_MARK
@@ -180,7 +178,7 @@ class _Scan:
         self._find_times()
 
     def _look_up(self) -> None:
-        i, tokens, phrases = 0, tuple(self.tokens), self.vocabulary.phrases
+        i, tokens, phrases = 0, self.tokens, self.vocabulary.phrases
         while i < len(tokens):
             length = 0
             for words, senses in phrases.get(tokens[i], ()):
@@ -1017,7 +1015,7 @@ class _Reading:
 # -------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _spans(norm: str, end: re.Pattern[str]) -> list[tuple[int, int]]:
+def _spans(norm: str, end: re.Pattern[str]) -> tuple[tuple[int, int], ...]:
     """Cut text into stretches that include the mark that ends them."""
     spans, start = [], 0
     for match in end.finditer(norm):
@@ -1026,10 +1024,10 @@ def _spans(norm: str, end: re.Pattern[str]) -> list[tuple[int, int]]:
             start = match.end()
     if norm[start:].strip():
         spans.append((start, len(norm)))
-    return spans or [(0, len(norm))]
+    return tuple(spans) or ((0, len(norm)),)
 
 
-def _span(spans: list[tuple[int, int]], at: int) -> tuple[int, int]:
+def _span(spans: Sequence[tuple[int, int]], at: int) -> tuple[int, int]:
     for start, end in spans:
         if start <= at < end:
             return start, end

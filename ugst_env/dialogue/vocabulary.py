@@ -70,6 +70,7 @@ _UNITS = {
 }  # fmt: skip
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50}
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "`": "'", "\u00b4": "'", "&": " and "})
+_MARKS = re.compile("[\u2019\u2018`\u00b4&]")
 # The look behind comes second, as what begins with a letter is found faster than what begins with a boundary.
 _MERIDIEM = re.compile(r"([ap])(?<=\b[ap])\s?\.\s?m\b\.?")
 _DIGIT = re.compile(r"\d")
@@ -109,7 +110,9 @@ def tokenize(text: str) -> list[str]:
     text = text[:MAX_CHARS]
     if not text.isascii():
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))[: 2 * MAX_CHARS]
-    text = text.lower().translate(_APOSTROPHES)
+    text = text.lower()
+    if _MARKS.search(text):
+        text = text.translate(_APOSTROPHES)
     text = _MERIDIEM.sub(r"\1m", text)
     if _DIGIT.search(text):
         text = _DOTTED_TIME.sub(r"\1:\2", text)

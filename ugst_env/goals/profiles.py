@@ -386,14 +386,6 @@ def _number(word: str) -> str:
     return str(_NUMBERS.index(word) + 1) if word in _NUMBERS else str(int(word))
 
 
-def _hinted(plain: str, cues: Sequence[str]) -> bool:
-    # A loop takes half the time of any() with a generator, and most of what is looked at says nothing of the profile.
-    for cue in cues:  # noqa: SIM110
-        if cue in plain:
-            return True
-    return False
-
-
 @lru_cache(maxsize=1024)  # Whoever chooses among wordings, and all who judge the chosen one, ask the same.
 def _party_sizes(plain: str) -> frozenset[str]:
     """How many people a message says there are."""
@@ -410,14 +402,21 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
         For an unknown kind.
     """
     kind, value, plain = fact.kind, fact.value, _plain(text)
-    if kind not in _TEXTS:
+    cues = _CUES.get(value if kind == "mood" else kind)
+    if cues is None:
         raise ValueError(f"the kind of a profile fact must be one of {', '.join(KINDS)}, got {kind!r}")
-    hinted = _hinted(plain, _CUES[value if kind == "mood" else kind])
     if kind == "party_size":
-        informed = {act.value for act in acts if act.kind == "inform" and act.slot == "people"} - {None, DONTCARE}
-        return bool((informed | _party_sizes(plain) if hinted else informed) - {value})
-    if not hinted:
+        for act in acts:
+            if act.slot == "people" and act.kind == "inform" and act.value not in (None, DONTCARE, value):
+                return True
+    # Most of what is looked at says nothing of the profile.
+    for cue in cues:
+        if cue in plain:
+            break
+    else:
         return False
+    if kind == "party_size":
+        return bool(_party_sizes(plain) - {value})
     if kind == "home_town":
         departures = {act.value for act in acts if act.kind == "inform" and act.slot == "departure" and act.value}
         towns = [match["town"] for pattern in _HOME for match in _stated(pattern, plain)]

@@ -282,8 +282,9 @@ class VerifiableTracker:
         for component in track.goal.manner:
             if track.state[component.id].status is not Status.ALIGNED:
                 continue
-            broken = (isinstance(component.content, Fact) and contradicts(component.content, text, acts)) or (
-                isinstance(component.content, Rule) and violates(component.content, utterance)
+            content = component.content
+            broken = (isinstance(content, Fact) and contradicts(content, text, acts)) or (
+                isinstance(content, Rule) and violates(content, utterance)
             )
             if broken:
                 track.state.move(component.id, status=Status.MISALIGNED, cause=Cause.USER)
@@ -615,10 +616,11 @@ class VerifiableTracker:
     @staticmethod
     def _unsettled(track: _Draft, index: int) -> bool:
         """Whether there is anything about an objective on which a conclusion can still be drawn."""
-        states = (track.state[part.id] for part in track.goal.parts[index])
-        return any(not (now.served or now.user_fault) for now in states) or any(
-            want.condition not in (None, "no_match") for _, want in track.goal.wants[index]
-        )
+        for part in track.goal.parts[index]:
+            now = track.state[part.id]
+            if not (now.served or now.user_fault):
+                return True
+        return any(want.condition not in (None, "no_match") for _, want in track.goal.wants[index])
 
     @staticmethod
     def _switch_details(track: _Draft, index: int, entity: Entity) -> None:
