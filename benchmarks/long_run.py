@@ -47,7 +47,9 @@ def hold(options: argparse.Namespace, found: dict[str, Any]) -> None:
         with tqdm(total=options.steps, unit="step") as bar:
             while done < options.steps:
                 actions = np.array([handcrafted(o, m) for o, m in zip(observations, infos["action_mask"], strict=True)])
+                asked = time.perf_counter()
                 observations, rewards, terminated, truncated, infos = envs.step(actions)
+                found["seconds_in_step"] += time.perf_counter() - asked
                 done += options.envs
                 for part in (observations, rewards, terminated, truncated):
                     digest.update(np.ascontiguousarray(part).tobytes())
@@ -98,7 +100,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="where the figures go; a plot goes beside them")
     options = parser.parse_args()
-    found: dict[str, Any] = {"episodes": 0, "model_errors": 0, "samples": []}
+    found: dict[str, Any] = {"episodes": 0, "model_errors": 0, "seconds_in_step": 0.0, "samples": []}
     stopped = False
     try:
         hold(options, found)
@@ -120,7 +122,8 @@ def main() -> None:
     Console().print(table)
     print(
         f"{found['episodes']} episodes, {found['model_errors']} of them ended by a model error, "
-        f"{found['steps'] / found['seconds']:.0f} steps/s, digest {found['digest']}"
+        f"{found['steps'] / found['seconds']:.0f} steps/s, {found['steps'] / found['seconds_in_step']:.0f} without the "
+        f"agent and what measures them, digest {found['digest']}"
     )
     if options.json:
         given = {name: value for name, value in vars(options).items() if name != "json"}

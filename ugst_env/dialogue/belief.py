@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ugst_env.dialogue.acts import DONTCARE, AgentAct, UserAct
@@ -158,7 +158,10 @@ class BeliefState:
 
     def next_candidate(self, domain: str, fits: Iterable[Entity], *, after_offer: bool) -> Entity | None:
         """The one of the `candidates` to offer: the first, or with `after_offer` the first not offered yet, or None."""
-        skip = set(self.unbookable.get(domain, ()))
+        skip: Sequence[str] = self.unbookable.get(domain, ())
         if after_offer:
-            skip |= {*self.passed.get(domain, ()), self.offered.get(domain, "")}
-        return next((entity for entity in fits if entity.name not in skip), None)
+            skip = (*skip, *self.passed.get(domain, ()), self.offered.get(domain, ""))
+        for entity in fits:
+            if entity.name not in skip:
+                return entity
+        return None

@@ -113,7 +113,8 @@ def tokenize(text: str) -> list[str]:
     text = text.lower()
     if _MARKS.search(text):
         text = text.translate(_APOSTROPHES)
-    text = _MERIDIEM.sub(r"\1m", text)
+    if ".m" in text or ". m" in text:
+        text = _MERIDIEM.sub(r"\1m", text)
     if _DIGIT.search(text):
         text = _DOTTED_TIME.sub(r"\1:\2", text)
     if _CONTRACTED.search(text):

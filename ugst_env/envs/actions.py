@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -89,20 +89,20 @@ _AT: dict[str, dict[Any, int]] = {
 class View(NamedTuple):
     """What the database says about the belief: the entities that fit, and the one to offer next, per domain."""
 
-    fits: Mapping[str, tuple[Entity, ...]]
-    first: Mapping[str, Entity | None]
-    another: Mapping[str, Entity | None]
+    fits: dict[str, tuple[Entity, ...]]
+    first: dict[str, Entity | None]
+    another: dict[str, Entity | None]
 
 
 def look(belief: BeliefState, world: World) -> View:
     """Search the world with the belief, once per domain that the user raised."""
-    raised = [domain for domain in DOMAINS if domain in belief.raised and domain in world.domains]
-    fits = {domain: belief.candidates(domain, world) for domain in raised}
-    return View(
-        fits=fits,
-        first={domain: belief.next_candidate(domain, fits[domain], after_offer=False) for domain in raised},
-        another={domain: belief.next_candidate(domain, fits[domain], after_offer=True) for domain in raised},
-    )
+    view = View({}, {}, {})
+    for domain in DOMAINS:
+        if domain in belief.raised and domain in world.domains:
+            fits = view.fits[domain] = belief.candidates(domain, world)
+            view.first[domain] = belief.next_candidate(domain, fits, after_offer=False)
+            view.another[domain] = belief.next_candidate(domain, fits, after_offer=True)
+    return view
 
 
 _ACTIONS_OF = {

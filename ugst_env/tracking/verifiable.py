@@ -267,10 +267,13 @@ class VerifiableTracker:
             ):
                 # "I need a hotel" raises the domain with the very word for one of its types.
                 self._stated(track, index, replace(act, slot="type"))
-        track.news = track.state.done() != before.state or any(
-            set(values) - set(before.stated.get(key, ())) for key, values in track.stated.items()
+        said = track.stated is not before.stated
+        moved = track.state.done() is not before.state
+        track.news = moved or (
+            said and any(set(values) - set(before.stated.get(key, ())) for key, values in track.stated.items())
         )
-        self._settle(track)
+        if said or moved:
+            self._settle(track)
         return track.done()
 
     def _judge_manner(self, track: _Draft, text: str, acts: tuple[UserAct, ...], end: bool) -> None:
