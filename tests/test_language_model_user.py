@@ -270,6 +270,7 @@ transformers = pytest.importorskip("transformers")
 
 from agents.llm import LLMAgent  # noqa: E402
 from ugst_env.envs.text import UGSTTextEnv  # noqa: E402
+from ugst_env.training.weights import load_trainee  # noqa: E402
 from ugst_env.users.language_model import ChatFormat, LanguageModelUser  # noqa: E402
 
 CHATML = (
@@ -547,6 +548,13 @@ def test_a_chat_model_goes_through_the_stages(folder: Path, collected: Path, tmp
     before, after = (transformers.LlamaForCausalLM.from_pretrained(path) for path in (folder, trained))
     changed = [name for name, weight in after.named_parameters() if not torch.equal(weight, before.get_parameter(name))]
     assert changed and all("proj" in name for name in changed)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU models are trained as they are loaded")
+def test_what_is_trained_does_not_take_the_format_of_inference(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UGST_DTYPE", "bfloat16")
+    assert LanguageModelUser(folder).model.model.dtype is torch.bfloat16
+    assert load_trainee(f"hf:{folder}").model.dtype is torch.float32
 
 
 def test_a_chat_model_learns_as_an_agent(folder: Path, tmp_path: Path) -> None:

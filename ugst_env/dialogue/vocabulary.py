@@ -70,7 +70,7 @@ _UNITS = {
 }  # fmt: skip
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50}
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "`": "'", "\u00b4": "'", "&": " and "})
-_MARKS = re.compile("[\u2019\u2018`\u00b4&]")
+_MARKS = re.compile(f"[{''.join(map(chr, _APOSTROPHES))}]")
 # The look behind comes second, as what begins with a letter is found faster than what begins with a boundary.
 _MERIDIEM = re.compile(r"([ap])(?<=\b[ap])\s?\.\s?m\b\.?")
 _DIGIT = re.compile(r"\d")

@@ -79,7 +79,7 @@ def _layout() -> dict[str, slice]:
 
 # Where each feature stands in the observation vector.
 LAYOUT = _layout()
-OBSERVATION_SIZE = LAYOUT["turn"].stop
+OBSERVATION_SIZE = sum(map(len, _FEATURES.values()))
 # Where each of its members stands: _AT["raised"]["hotel"].
 _AT: dict[str, dict[Any, int]] = {
     name: {key: LAYOUT[name].start + k for k, key in enumerate(keys)} for name, keys in _FEATURES.items()
@@ -228,7 +228,7 @@ def observe(
             mark(_AT["booking_failed"][domain])
     vector = np.zeros(OBSERVATION_SIZE, dtype=np.float32)
     vector[[at for at in marked if at is not None]] = 1.0
-    vector[-1] = min(turn / max_turns, 1.0)
+    vector[LAYOUT["turn"]] = min(turn / max_turns, 1.0)
     return vector
 
 

@@ -402,15 +402,14 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
         For an unknown kind.
     """
     kind, value, plain = fact.kind, fact.value, _plain(text)
-    cues = _CUES.get(value if kind == "mood" else kind)
-    if cues is None:
+    if kind not in _TEXTS:
         raise ValueError(f"the kind of a profile fact must be one of {', '.join(KINDS)}, got {kind!r}")
     if kind == "party_size":
         for act in acts:
             if act.slot == "people" and act.kind == "inform" and act.value not in (None, DONTCARE, value):
                 return True
     # Most of what is looked at says nothing of the profile.
-    for cue in cues:
+    for cue in _CUES.get(value if kind == "mood" else kind, ()):
         if cue in plain:
             break
     else:

@@ -47,8 +47,10 @@ def load_trainee(name: str) -> Trainee:
         )
     if source == name and not Path(name).is_file():
         raise FileNotFoundError(f"there is no GGUF file at {name}")
-    # Not the cached one: its weights are about to change.
-    user = open_model(source)
+    import torch
+
+    # Not the cached one: its weights are about to change. Nor are they what UGST_DTYPE wants for inference.
+    user = open_model(source, dtype=None if torch.cuda.is_available() else torch.float32)
     if isinstance(user, TinyUser):
         from transformers import PreTrainedTokenizerFast
 

@@ -12,6 +12,8 @@ from ugst_env.users.protocol import UserSimulator
 from ugst_env.world.database import World
 
 if TYPE_CHECKING:
+    import torch
+
     from ugst_env.users.language_model import LanguageModelUser
     from ugst_env.users.served import ServedUser
     from ugst_env.users.tiny import TinyUser
@@ -56,8 +58,11 @@ def load_user(user: str | Path | UserSimulator, world: World, vocabulary: Vocabu
     return user
 
 
-def open_model(source: str) -> TinyUser | LanguageModelUser:
-    """A language-model user with weights of its own: a folder, a hub name, a GGUF file; empty for the shipped model."""
+def open_model(source: str, dtype: torch.dtype | None = None) -> TinyUser | LanguageModelUser:
+    """A language-model user with weights of its own: a folder, a hub name, a GGUF file; empty for the shipped model.
+
+    `dtype` is for chat models, see `ugst_env.models.causal.load`.
+    """
     from ugst_env.users.tiny import TinyUser
 
     if not source:
@@ -68,7 +73,7 @@ def open_model(source: str) -> TinyUser | LanguageModelUser:
         return TinyUser(source)
     from ugst_env.users.language_model import LanguageModelUser
 
-    return LanguageModelUser(source)
+    return LanguageModelUser(source, dtype=dtype)
 
 
 @lru_cache(maxsize=8)
