@@ -37,6 +37,7 @@ from agents.llm import chat
 from ugst_env.envs.tools import Call, read_calls
 from ugst_env.envs.vector import UGSTTextVectorEnv
 from ugst_env.models.causal import Prompt
+from ugst_env.training.launch import fast_bfloat16
 from ugst_env.training.sft import lora_config
 from ugst_env.training.weights import load_trainee, save_trainee
 from ugst_env.users.wording import Thing, put_into_words
@@ -118,7 +119,7 @@ class Conversations:
         mask: dict[int, list[int]] = {k: [] for k in alive}
         returns, towards, works = (dict.fromkeys(alive, 0.0) for _ in range(3))
         for turn in range(self.options.turns):
-            with torch.autocast(self.model.device.type, torch.bfloat16):
+            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=fast_bfloat16()):
                 drawn = self.model.generate(
                     [Prompt(str(k), (*prompts[k], *ids[k]), draw.getrandbits(62)) for k in alive],
                     max_new_tokens=self.options.max_new_tokens,
@@ -251,7 +252,7 @@ def main() -> None:
             logging_steps=5,
             save_steps=10,
             save_total_limit=1,
-            bf16=True,
+            bf16=fast_bfloat16(),
             use_cpu=not gpu,
             gradient_checkpointing=gpu,
             report_to="none",

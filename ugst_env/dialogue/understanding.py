@@ -477,7 +477,7 @@ class _Reading:
         start, end = _span(self.sentences, mention.start)
         clause = self.norm[start : mention.start]
         asked = list(patterns.YES_NO.finditer(clause))
-        if not asked or (self.norm[end - 1 : end] != "?" and not clause.startswith(asked[0][0])):
+        if not asked or (self.norm[end - 1 : end] != "?" and not clause.lstrip().startswith(asked[0][0])):
             return False
         last = asked[-1]
         if patterns.IS_THERE.match(last[0]) or last[0].endswith(" any"):
@@ -500,8 +500,9 @@ class _Reading:
         if patterns.WITHOUT.search(before):
             self.informs.append((mention.start, UserAct("inform", "hotel", slot, "no", self._soft(mention.start))))
             return
+        # Some users may not write a question mark, so that the order of the words has to tell.
         question = self._is_question(mention) or (
-            self.norm[end - 1 : end] == "?"
+            (self.norm[end - 1 : end] == "?" or patterns.IS_THERE.match(before.lstrip()) is not None)
             and patterns.IS_THERE.search(before) is not None
             and not any(start <= a.start < end and a.strong for a in self.anchors)
             and not re.search(r"\b(?:one|any|some|places?|options?|with)\b", before)

@@ -518,6 +518,7 @@ class ScriptedUser:
         earlier = {turn.user for turn in request.conversation.turns}
         rules: tuple[Rule, ...] = () if careless else request.goal.policy
         about_acts, facts = manner.rules_about_acts and not careless, manner.facts
+        agent_named = frozenset(act.claims) if act else frozenset()
         best, best_score = "", -1.0
         for attempt in range(WORDING_TRIES):
             text = put_into_words(
@@ -533,11 +534,11 @@ class ScriptedUser:
             if careless and facts and rng.random() < 0.5:
                 text = f"{text} {contradiction(rng.choice(facts), rng)}"
             acts = understand(text, self._vocabulary, context) if about_acts else ()
-            draft = Utterance(text, acts, requested, first=request.turn == 0, last=plan.end)
+            draft = Utterance(text, acts, requested, first=request.turn == 0, last=plan.end, agent_named=agent_named)
             text = comply_all(rules, text, draft, rng)
             acts = understand(text, self._vocabulary, context)
             score = self._fidelity(plan, acts)
-            said = Utterance(text, acts, requested, first=request.turn == 0, last=plan.end)
+            said = Utterance(text, acts, requested, first=request.turn == 0, last=plan.end, agent_named=agent_named)
             score -= 0.5 * sum([violates(rule, said) for rule in rules])
             score -= 0.0 if careless else sum([contradicts(fact, text, acts) for fact in facts])
             score -= 0.2 * (text in earlier)

@@ -347,7 +347,9 @@ def _request_phrase(
     front: list[str] = []
     noun = rng.choice(NOUNS[domain])
     used: set[str] = set()
-    if domain in ("hotel", "attraction") and "type" in values:
+    if domain == "hotel" and values.get("type") == "hotel":
+        noun = "place to stay"  # People call any of them a hotel: that it has to be one takes a sentence of its own.
+    elif domain in ("hotel", "attraction") and "type" in values:
         noun, used = values["type"] or noun, {"type"}
     if domain == "restaurant" and noun != "restaurant" and {"food", "pricerange"} & set(values):
         noun = "restaurant"
