@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from string import capwords
 
 from ugst_env.goal import Ask, Need, Objective, Want
@@ -110,24 +111,27 @@ def describe_objective(domain: str, action: str) -> str:
     return _OBJECTIVES.get((domain, action), f"{action.capitalize()} something in the domain {domain}.")
 
 
+@lru_cache(maxsize=4096)  # Goals share their parts.
+def _required(domain: str, part: Want | Ask | Need) -> Want | Ask | Need:
+    if part.text or isinstance(part, Need):
+        return part
+    said = describe_ask(domain, part.slot) if isinstance(part, Ask) else describe_want(domain, part)
+    return replace(part, text=said)
+
+
+@lru_cache(maxsize=4096)
+def _preferred(domain: str, want: Want | Need) -> Want | Need:
+    if want.text or isinstance(want, Need):
+        return want
+    return replace(want, text=describe_want(domain, want, preference=True))
+
+
 def describe(objective: Objective) -> Objective:
     """Give a text to the objective and to every part of it that has none."""
     domain = objective.domain
     return replace(
         objective,
-        requirements=tuple(
-            part
-            if part.text or isinstance(part, Need)
-            else replace(part, text=describe_ask(domain, part.slot))
-            if isinstance(part, Ask)
-            else replace(part, text=describe_want(domain, part))
-            for part in objective.requirements
-        ),
-        preferences=tuple(
-            want
-            if want.text or isinstance(want, Need)
-            else replace(want, text=describe_want(domain, want, preference=True))
-            for want in objective.preferences
-        ),
+        requirements=tuple([_required(domain, part) for part in objective.requirements]),
+        preferences=tuple([_preferred(domain, want) for want in objective.preferences]),
         text=objective.text or describe_objective(domain, objective.action),
     )

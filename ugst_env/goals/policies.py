@@ -142,8 +142,8 @@ KINDS = tuple(_WORDING)
 _NUMBERS = ("max_words", "min_words", "max_sentences", "max_things")
 # Families whose words `comply` adds to a message.
 _PHRASES = ("say_word", "ask_with", "open_with", "close_with", "sign_name", "address_as", "greet_with", "leave_with")
-# Families that are about what a message says, not only about how: they look at its acts.
-ABOUT_ACTS = ("say_word", "ask_with", "max_things", "withhold", "not_first")
+# Families for which `comply` has to know what a message says: whether it wishes for something, or asks.
+ABOUT_ACTS = ("say_word", "ask_with")
 # Families that say how a message ends.
 _ENDINGS = ("close_with", "sign_name", "end_mark")
 # Families that a change of the surface can always satisfy.
@@ -328,9 +328,14 @@ def _plain(text: str) -> str:
 _QUOTES = str.maketrans({**dict.fromkeys("‘’‛`´", "'"), **dict.fromkeys("“”„‟", '"'), "\u200b": "", "\ufeff": ""})
 
 
+@lru_cache(maxsize=1024)
+def _pattern(before: str, phrase: str, behind: str) -> re.Pattern[str]:
+    return re.compile(f"{before}{re.escape(_plain(phrase))}{behind}")
+
+
 def _says(text: str, phrase: str) -> bool:
-    plain, wanted = _plain(text), _plain(phrase)
-    return wanted in plain and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", plain) is not None
+    plain = _plain(text)
+    return _plain(phrase) in plain and _pattern(r"(?<!\w)", phrase, r"(?!\w)").search(plain) is not None
 
 
 def _words(text: str) -> int:
@@ -400,9 +405,9 @@ def _violated(rule: Rule, text: str, utterance: Utterance) -> bool:
     if kind == "ask_with":
         return any(act.kind == "request" for act in utterance.acts) and not _says(text, value)
     if kind == "open_with":
-        return not re.match(rf"\W*{re.escape(_plain(value))}(?!\w)", plain)
+        return not _pattern(r"\W*", value, r"(?!\w)").match(plain)
     if kind in ("close_with", "sign_name"):
-        return not re.search(rf"(?<!\w){re.escape(_plain(value))}\W*$", plain)
+        return not _pattern(r"(?<!\w)", value, r"\W*$").search(plain)
     if kind == "address_as":
         return not _says(text, value)
     if kind == "greet_with":

@@ -339,7 +339,7 @@ _EVENTS = tuple(
 # Each pattern of a kind of fact, or of a mood, needs one of these pieces of text. Most messages have none, and that is
 # found out much faster than by the patterns.
 _ALONE_CUES = ("alone", "solo", "my own", "myself", "just me", "only me", "nobody", "no one")
-_CUES: dict[str, tuple[str, ...]] = {
+_CUES = tuple((cue, kind) for kind, cues in {
     "party_size": (
         "of us", "party", "group", "people", "person", "guests", "travellers", "table for", "i'm", "i am", "i'll be",
         "i will be", "we're", "we are", "we'll be", "we will be", *_ALONE_CUES,
@@ -362,7 +362,7 @@ _CUES: dict[str, tuple[str, ...]] = {
         "panic", "stressed", "nervous", "anxious", "worr", "terrified", "upset", "frantic", "rush", "hurry", "time",
     ),
     "text": (),
-}  # fmt: skip
+}.items() for cue in cues)  # fmt: skip
 
 
 @lru_cache(maxsize=1024)  # One message is held against every fact.
@@ -378,6 +378,12 @@ _DENIED = re.compile(r"(?:\bnot|n't|\bnever|\bno longer)(?: \w+)? *$")
 def _stated(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     """The matches that are not denied by a "not" before them."""
     return (match for match in pattern.finditer(text) if not _DENIED.search(text[: match.start()]))
+
+
+@lru_cache(maxsize=1024)
+def _spoken_of(plain: str) -> frozenset[str]:
+    """The kinds of facts, and the moods, that a message may say something of."""
+    return frozenset([kind for cue, kind in _CUES if cue in plain])
 
 
 def _number(word: str) -> str:
@@ -409,10 +415,7 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
             if act.slot == "people" and act.kind == "inform" and act.value not in (None, DONTCARE, value):
                 return True
     # Most of what is looked at says nothing of the profile.
-    for cue in _CUES.get(value if kind == "mood" else kind, ()):
-        if cue in plain:
-            break
-    else:
+    if (value if kind == "mood" else kind) not in _spoken_of(plain):
         return False
     if kind == "party_size":
         return bool(_party_sizes(plain) - {value})
