@@ -152,6 +152,31 @@ def test_a_key_may_come_twice(weights: Any) -> None:
     assert model.cached_keys == (prompt.key,)
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_prompt_that_several_rows_share_is_read_once(weights: Any, known: bool) -> None:
+    model = causal(weights)
+    first, other = prompts(2, low=40)
+    if known:  # One of the rows has read the beginning before.
+        model.generate([Prompt("c2", first.ids[:25], 0)], **OPTIONS)
+    read: list[int] = []
+    run = model._run
+    model._run = lambda ids, *rest: (read.append(len(ids)), run(ids, *rest))[1]  # type: ignore[method-assign]
+    group = [Prompt(f"c{k}", first.ids, seed=k) for k in range(4)]
+    batch = [*group[:2], Prompt("other", other.ids, other.seed), *group[2:]]
+    replies = model.generate(batch, **OPTIONS)
+    assert replies == [plain(weights, prompt, **OPTIONS) for prompt in batch]
+    assert len({tuple(reply) for reply in replies}) == len(batch)
+    assert read[0] == len(first.ids) + len(other.ids) - (25 if known else 0)
+    # From here on each goes its own way.
+    later = [
+        Prompt(prompt.key, (*prompt.ids, *reply, 7, 8), prompt.seed + 9)
+        for prompt, reply in zip(batch, replies, strict=True)
+    ]
+    read.clear()
+    assert model.generate(later, **OPTIONS) == [plain(weights, prompt, **OPTIONS) for prompt in later]
+    assert read[0] == 3 * len(batch)
+
+
 def test_memory_is_bounded_and_freed(weights: Any) -> None:
     limit = 300_000
     model = causal(weights, cache_bytes=limit)

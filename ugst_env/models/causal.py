@@ -132,6 +132,11 @@ class _Slots:
                     after[target, :, :length] = before[source, :, :length]
             self.layers[index] = (new[0], new[1])
 
+    def copy(self, source: int, target: int, length: int) -> None:
+        for pair in self.layers.values():
+            for buffer in pair:
+                buffer[target, :, :length] = buffer[source, :, :length]
+
     @property
     def bytes_per_token(self) -> int:
         return sum(t.shape[1] * t.shape[3] * t.element_size() for pair in self.layers.values() for t in pair)
@@ -666,7 +671,7 @@ class CausalModel:
     ) -> None:
         names = self._assign(rows)
         active = sorted(rows, key=lambda row: row.slot)
-        tokens = draw(self._prefill(active), active, 0)
+        tokens = draw(self._prefill_once(active), active, 0)
         step = 0
         while True:
             going = []
@@ -748,6 +753,24 @@ class CausalModel:
         most = self._most_slots(capacity)
         for first in range(0, len(rows), most):
             yield rows[first : first + most]
+
+    def _prefill_once(self, rows: list[_Row]) -> torch.Tensor:
+        """`_prefill`, where a prompt that several rows share, as in a group of GRPO, is read by one of them."""
+        readers: dict[bytes, _Row] = {}
+        for row in rows:
+            known = readers.setdefault(row.ids.tobytes(), row)
+            if row.length > known.length:
+                readers[row.ids.tobytes()] = row
+        if len(readers) == len(rows):
+            return self._prefill(rows)
+        logits = self._prefill(list(readers.values()))
+        places = {prompt: place for place, prompt in enumerate(readers)}
+        for row in rows:
+            reader = readers[row.ids.tobytes()]
+            if row is not reader:
+                self._slots.copy(reader.slot, row.slot, len(row.ids))
+                row.length = len(row.ids)
+        return logits[[places[row.ids.tobytes()] for row in rows]]
 
     def _prefill(self, rows: list[_Row]) -> torch.Tensor:
         """Read what is new in each row. Returns the logits after each row's last token, ``[rows, vocabulary]``."""
