@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ugst_env.dialogue.acts import DONTCARE, AgentAct
@@ -324,6 +325,7 @@ def _article(noun: str) -> str:
     return ("an " if noun[0] in "aeiouAEIOU" else "a ") + noun
 
 
+@lru_cache(maxsize=4096)  # A world has few values, and there are few templates.
 def _filled(template: str, slot: str, value: str) -> str:
     text = singular(template.format(v=display(slot, value))).replace("seafood food", "seafood")
     return re.sub(r"\b([Aa]) (?=[aeiouAEIOU])", r"\1n ", text)
