@@ -32,7 +32,7 @@ from ugst_env.training.weights import Trainee, load_trainee
 from ugst_env.users.language_model import LanguageModelUser
 from ugst_env.users.prompts import messages, read_reply
 from ugst_env.users.protocol import UserReply, UserRequest
-from ugst_env.users.tiny import TinyUser
+from ugst_env.users.tiny import MAX_REPLY_TOKENS, TinyUser
 
 
 @dataclass(frozen=True)
@@ -188,45 +188,42 @@ def judge(
 def _draw(
     trainee: Trainee, config: GRPOStage, prefixes: Sequence[Prefix], seeds: Sequence[int]
 ) -> tuple[list[list[int]], list[list[int]], list[UserReply]]:
-    """Prompt ids, reply ids and replies, one per prefix, from the weights as they are."""
+    """Prompt ids, reply ids and replies, one per prefix, from the weights as they are.
+
+    The goal state that `ugst-tiny` writes before its words belongs to the prompt, as in use: it has a truth, which
+    fine-tuning taught, and the reward of the words says next to nothing about it.
+    """
     user = trainee.user
     user.model.clear()
-    prompts = []
-    for k, (prefix, seed) in enumerate(zip(prefixes, seeds, strict=True)):
-        if isinstance(user, TinyUser):
-            prompts.append(user.ask(prefix.request, f"grpo/{k}", seed))
-        else:
-            prompts.append(Prompt(f"grpo/{k}", user.format.encode(messages(prefix.request, trace=False)), seed))
-    stops: frozenset[int] = frozenset() if isinstance(user, TinyUser) else user.format.stop_ids
-    longest = _longest(trainee, config, prefixes)
+    requests = [prefix.request for prefix in prefixes]
+    if isinstance(user, TinyUser):
+        prompts = [
+            user.ask(request, f"grpo/{k}", seed) for k, (request, seed) in enumerate(zip(requests, seeds, strict=True))
+        ]
+        user.think(prompts, requests)
+        stops: frozenset[int] = frozenset()
+    else:
+        prompts = [
+            Prompt(f"grpo/{k}", user.format.encode(messages(request, trace=False)), seed)
+            for k, (request, seed) in enumerate(zip(requests, seeds, strict=True))
+        ]
+        stops = user.format.stop_ids
+    longest = _longest(trainee, config)
     drawn = user.model.generate(prompts, max_new_tokens=longest, temperature=config.temperature, stop_ids=stops)
     user.model.clear()
     replies = []
-    for prefix, answer in zip(prefixes, drawn, strict=True):
+    for request, answer in zip(requests, drawn, strict=True):
         if isinstance(user, TinyUser):
-            replies.append(user.codec.read(answer, prefix.request.goal))
+            replies.append(user.codec.read(answer, request.goal))
         else:
             finished = answer[-1] in stops | user.model.eos_ids
             replies.append(read_reply(user.format.decode(answer), finished=finished))
     return [list(prompt.ids) for prompt in prompts], drawn, replies
 
 
-def _paid(trainee: Trainee, answer: Sequence[int]) -> list[int]:
-    """Which tokens of an answer the reward goes to, as 0 and 1.
-
-    Not to the goal state that `ugst-tiny` writes before its words: that has a truth, which fine-tuning taught it, and
-    the reward of the words says next to nothing about it.
-    """
-    mark = trainee.user.codec.ids["<user>"] if isinstance(trainee.user, TinyUser) else None
-    trace = answer.index(mark) + 1 if mark in answer else 0
-    return [0] * trace + [1] * (len(answer) - trace)
-
-
-def _longest(trainee: Trainee, config: GRPOStage, prefixes: Iterable[Prefix]) -> int:
-    """The most tokens of a reply to any of these prefixes."""
-    if isinstance(trainee.user, TinyUser):
-        return trainee.user.max_new_tokens(prefix.request for prefix in prefixes)
-    return config.max_new_tokens
+def _longest(trainee: Trainee, config: GRPOStage) -> int:
+    """The most tokens of a reply."""
+    return MAX_REPLY_TOKENS if isinstance(trainee.user, TinyUser) else config.max_new_tokens
 
 
 Spot = tuple[int, int, bool]
@@ -318,8 +315,7 @@ def train(config: GRPOStage) -> None:
             row = {"step": trainer.state.global_step, "replies": len(replies)}
             file.write(json.dumps({**row, **{hack: hacks.count(hack) for hack in sorted(set(hacks))}}) + "\n")
         held = [{category.value: ok for category, ok in found.items()} for found, _ in verdicts]
-        paid = [_paid(trainee, answer) for answer in ids]
-        return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": None, "held": held, "env_mask": paid}
+        return {"prompt_ids": prompt_ids, "completion_ids": ids, "logprobs": None, "held": held}
 
     per_process = config.batch * config.generations // config.processes
     arguments = GRPOConfig(
@@ -333,7 +329,7 @@ def train(config: GRPOStage) -> None:
         warmup_steps=min(10, config.steps // 10),
         adam_beta2=0.98,
         temperature=config.temperature,
-        max_completion_length=_longest(trainee, config, prefixes.values()),
+        max_completion_length=_longest(trainee, config),
         reward_weights=[SIMULATOR_WEIGHT] * len(Category),
         beta=0.0,
         # Within a group all differences would weigh the same: an early goodbye, which earns nothing, no more than a

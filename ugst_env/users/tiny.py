@@ -717,11 +717,6 @@ class TinyUser:
         self._pasts: dict[str, Past] = {}  # By conversation, the one asked last at the end.
         self.trace: bool = bool(getattr(model.config, "trace", False)) if trace is None else trace
 
-    def max_new_tokens(self, requests: Iterable[UserRequest]) -> int:
-        """The most tokens of an answer, its trace included."""
-        traced = any(self.codec.reasons(request, trace=self.trace) for request in requests)
-        return MAX_REPLY_TOKENS + (MAX_TRACE_TOKENS if traced else 0)
-
     def ask(self, request: UserRequest, key: str, seed: int, past: Past | None = None) -> Prompt:
         """What the model is to continue for a request; `past` as in `Codec.prompt`."""
         from ugst_env.models.causal import Prompt
@@ -738,24 +733,40 @@ class TinyUser:
             prompts.append(self.ask(request, request.episode, request.seed, past))
         for episode in list(self._pasts)[:-MAX_PASTS]:
             del self._pasts[episode]
-        longest = self.model.max_length - self.max_new_tokens(requests)
+        thinks = any(self.codec.reasons(request, trace=self.trace) for request in requests)
+        longest = self.model.max_length - MAX_REPLY_TOKENS - (MAX_TRACE_TOKENS if thinks else 0)
         fits = [k for k, prompt in enumerate(prompts) if len(prompt.ids) <= longest]
         replies = [
             UserReply("", error=f"the conversation is longer than the model can read ({longest} tokens)")
             for _ in requests
         ]
-        thoughts = self._think(
-            [k for k in fits if self.codec.reasons(requests[k], trace=self.trace)], prompts, requests
-        )
+        thoughts = self.think(prompts, requests, fits)
         outputs = self._draw([prompts[k] for k in fits], MAX_REPLY_TOKENS)
         for k, ids in zip(fits, outputs, strict=True):
             replies[k] = self.codec.read([*thoughts.get(k, ()), *ids], requests[k].goal)
         return replies
 
-    def _think(
-        self, which: Sequence[int], prompts: list[Prompt], requests: Sequence[UserRequest]
+    def think(
+        self, prompts: list[Prompt], requests: Sequence[UserRequest], which: Iterable[int] | None = None
     ) -> dict[int, list[int]]:
-        """The goal states that the model writes before some of its replies; they become the ends of those prompts."""
+        """Let the model write goal states before those replies that ask for one; they become the ends of the prompts.
+
+        Parameters
+        ----------
+        prompts
+            As from `ask`, one per request; changed in place.
+        requests
+            What the prompts are for.
+        which
+            Consider only these positions.
+
+        Returns
+        -------
+        dict
+            The token ids that were added, by position.
+        """
+        which = range(len(prompts)) if which is None else which
+        which = [k for k in which if self.codec.reasons(requests[k], trace=self.trace)]
         mark = self.codec.ids["<user>"]
         drawn = self._draw([prompts[k] for k in which], MAX_TRACE_TOKENS, frozenset({mark})) if which else []
         thoughts = {}
