@@ -17,6 +17,7 @@ import ugst_env  # noqa: F401
 from ugst_env.conversation import Conversation
 from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
+from ugst_env.goal import Objective, UserGoal, Want
 from ugst_env.goals.generator import challenge, goal_source
 from ugst_env.metrics import alignment, converse
 from ugst_env.tracking.verifiable import VerifiableTracker
@@ -148,6 +149,32 @@ def test_names_never_seen_are_copied(codec: Codec, world: World) -> None:
     ids = codec.reply("Something like zyxwv qqj, please.", codec.handles(other), end=False)
     assert "zyxwv qqj" in codec.read(ids, other).text.lower()
     assert len(ids) < 12
+
+
+@pytest.mark.parametrize(
+    ("condition", "said", "marked"),
+    [
+        ("stars=4", "I found Kilnside, a 4 star cheap hotel in the north.", True),
+        ("stars=4", "I found Kilnside, a 3 star cheap hotel in the north.", False),
+        ("type=guesthouse", "How about Kilnside? It is a 4 star guesthouse.", True),
+        ("type=guesthouse", "Should it be a guesthouse?", False),
+        ("internet=yes", "Sure, it has internet.", True),
+        ("internet=yes", "It has no internet.", False),
+        ("area=north", "It is in the north.", True),  # Which the goal wants of something else.
+    ],
+)
+def test_newer_models_have_marked_what_a_detail_hangs_on(condition: str, said: str, marked: bool) -> None:
+    tokenizer = Tokenizer.from_file(str(SHIPPED / "tokenizer.json"))
+    newer, plain = Codec(tokenizer, conditions=True), Codec(tokenizer)
+    day = Want("day", "monday", "saturday", condition)
+    goal = UserGoal((Objective("hotel", "book", (day,)), Objective("restaurant", "find", (Want("area", "north"),))))
+    handles = newer.handles(goal)
+    heard, usual = newer.agent(said, handles, "hotel"), plain.agent(said, handles, "hotel")
+    mark = [newer.ids["<if>"], newer.ids["<hotel.day>"]]
+    assert [token for token in heard if token not in mark] == usual
+    assert [token for token in heard if token in mark] == mark * marked
+    # Who asks for it themselves has not found out yet.
+    assert newer.reply(said, handles, "hotel", end=False) == plain.reply(said, handles, "hotel", end=False)
 
 
 def test_same_replies_alone_and_in_a_batch(tiny: TinyUser, world: World) -> None:

@@ -149,7 +149,7 @@ _HELD_OUT = frozenset((rule.kind, rule.value) for split in ("val", "test") for r
 # How many rules such a user has: what was only ever seen alone is not told apart from what it was seen with.
 _VARIED_COUNTS = {1: 0.55, 2: 0.3, 3: 0.15}
 # What has to be found out before it is known which value counts, and what is not there, take the most practice.
-_VARIED_KINDS = {"plain": 0.45, "impossible": 0.15, "conditional": 0.4}
+_VARIED_KINDS = {"plain": 0.3, "impossible": 0.1, "conditional": 0.6}
 
 
 def varied_policy(rng: random.Random, objectives: Sequence[Objective]) -> tuple[Rule, ...]:

@@ -18,7 +18,7 @@ DRIFT = "forget=0.2,contradict=0.15,terminate=0.05,dawdle=0.12,misprioritise=0.1
 
 # Of each round of fine-tuning: conversations, the share of turns that the model takes, whether it is shown goal states.
 # In the later rounds it has to write them itself, and learns to find back from its own mistakes.
-ROUNDS = ((12000, 0.25, True), (12000, 0.4, False), (16000, 0.5, False))
+ROUNDS = ((12000, 0.25, True), (12000, 0.4, False), (16000, 0.5, False), (16000, 0.5, False))
 
 
 def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> Iterator[Any]:
@@ -54,8 +54,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
             **{**train, "seed": seed + k},
         )
         yield sft.SFTStage(
-            # The last round goes through the conversations of the one before once more.
-            data=(out / f"sft-data-{k - 1}", data) if k == len(ROUNDS) else (data,),
+            data=(data,),
             out=model,
             model=f"hf:{out / before / 'model'}",
             trace=1.0,

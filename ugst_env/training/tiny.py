@@ -49,6 +49,9 @@ class TinyConfig:
         default=0.0, metadata={"help": "share of conversations of which the goal states are learnt as well"}
     )
     copy_tokens: bool = field(default=True, metadata={"help": "whether values are copy tokens; no spells them out"})
+    condition_marks: bool = field(
+        default=True, metadata={"help": "whether the agent's words are marked where a detail of the goal hangs on them"}
+    )
     vocabulary: int = field(default=2048, metadata={"help": "tokens of the tokenizer"})
     hidden: int = field(default=192, metadata={"help": "width of the model"})
     layers: int = field(default=4, metadata={"help": "layers of the model"})
@@ -208,7 +211,8 @@ def _shard(folder: Path, first: int) -> Path:
 def _write_shard(config: TinyConfig, job: tuple[int, list[dict[str, Any]]]) -> None:
     first, rows = job
     tracker, vocabulary = default_tracker()
-    codec = Codec(Tokenizer.from_file(str(config.out / "tokenizer.json")), copy=config.copy_tokens)
+    tokenizer = Tokenizer.from_file(str(config.out / "tokenizer.json"))
+    codec = Codec(tokenizer, copy=config.copy_tokens, conditions=config.condition_marks)
     sequences: list[tuple[list[int], list[bool]]] = []
     for row in rows:
         rng = random.Random(f"views/{config.seed}/{row['number']}")
@@ -282,6 +286,7 @@ def build_model(config: TinyConfig, tokenizer: Tokenizer) -> Any:
         )
     )
     model.config.copy_tokens = config.copy_tokens
+    model.config.condition_marks = config.condition_marks
     return model
 
 

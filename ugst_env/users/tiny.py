@@ -21,6 +21,9 @@ A value of the goal is a *copy token*, such as ``<=restaurant.food>``, wherever 
 what the agent said, and in what the model says. The runtime puts the value in its place, so the model copies names that
 it never saw, and reads off the agent's words whether they name the goal's value or another. Letter case is one token
 per message; punctuation marks and case that a policy asks for are put in there as well.
+
+Where the agent's words say what a detail of the goal hangs on ("from Monday, but from Saturday if it has 4 stars"),
+newer models have that marked: ``a <if> <hotel.day> 4 star hotel``. Whether the detail changes is theirs to conclude.
 """
 
 from __future__ import annotations
@@ -152,36 +155,40 @@ class Handles:
         What each token stands for; ``<else>`` before a token makes it the alternative of a conditional value.
     forms
         Which tokens a lower-case piece of text may stand for, as (token, whether it is spelt out in words).
+    conditions
+        What details of the goal hang on, by the lower-case text that says so: the tokens of the mark before it.
     rendered
         The rules about punctuation and letter case, which `Codec.read` keeps.
     """
 
     values: Mapping[str, str]
     forms: Mapping[str, tuple[tuple[str, bool], ...]]
+    conditions: Mapping[str, str]
     rendered: tuple[Rule, ...] = ()
 
-    def find(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where in a lower-case text such pieces stand (from, to), the longest first where several begin."""
-        # To compile a pattern for each goal takes longer than to search for its values.
-        found = []
-        for form in self.forms:
-            begin = text.find(form)
-            while begin >= 0:
-                end = begin + len(form)
-                if not _GLUED_BEFORE.match(text, begin - 1, begin) and not _GLUED_BEHIND.match(text, end):
-                    found.append((begin, -end))
-                begin = text.find(form, begin + 1)
-        at = 0
-        for begin, end in sorted(found):
-            if begin >= at:
-                yield begin, -end
-                at = -end
+
+def _find(forms: Iterable[str], text: str) -> Iterator[tuple[int, int]]:
+    """Where in a lower-case text these stand (from, to), the longest first where several begin."""
+    # To compile a pattern for each goal takes longer than to search for its values.
+    found = []
+    for form in forms:
+        begin = text.find(form)
+        while begin >= 0:
+            end = begin + len(form)
+            if not _GLUED_BEFORE.match(text, begin - 1, begin) and not _GLUED_BEHIND.match(text, end):
+                found.append((begin, -end))
+            begin = text.find(form, begin + 1)
+    at = 0
+    for begin, end in sorted(found):
+        if begin >= at:
+            yield begin, -end
+            at = -end
 
 
 # What makes a piece of text a part of a longer word or number.
 _GLUED_BEFORE = re.compile(r"[\w:.]")
 _GLUED_BEHIND = re.compile(r"[\w:]|\.\d")
-NO_HANDLES = Handles({}, {})
+NO_HANDLES = Handles({}, {}, {})
 
 
 # Room for the goals of the conversations at hand: a cache that takes long to fill looks like a leak.
@@ -209,7 +216,30 @@ def handles_of(goal: UserGoal) -> Handles:
         if spell_out and spelt != value.lower():
             forms.setdefault(spelt, []).append((token, True))
     ways = {form: tuple(tokens) for form, tokens in forms.items()}
-    return Handles(values, ways, tuple(rule for rule in goal.policy if rule.kind in RENDERED))
+    conditions = {
+        form: f"<if><{objective.domain}.{part.slot}>"
+        for objective in goal.objectives
+        for part in objective.requirements
+        if isinstance(part, Want) and part.condition not in (None, "no_match")
+        for form in _condition_forms(part.condition or "")
+    }
+    return Handles(values, ways, conditions, tuple(rule for rule in goal.policy if rule.kind in RENDERED))
+
+
+def _condition_forms(condition: str) -> tuple[str, ...]:
+    """How an agent may say in lower case that a condition, such as ``stars=4``, holds."""
+    slot, _, value = condition.partition("=")
+    if slot in ("internet", "parking"):
+        return (slot,)
+    if slot == "stars":
+        return (f"{value} star", f"{value} stars", f"{value}-star")
+    return (display(slot, value).lower(),)
+
+
+def _asserted(text: str, begin: int, end: int) -> bool:
+    """Whether a piece of text is neither denied nor part of a question."""
+    mark = re.search(r"[.?!]", text[end:])
+    return (mark is None or mark[0] != "?") and not text[:begin].endswith("no ")
 
 
 _TOKEN = re.compile(r"<[^<>]+>")
@@ -278,11 +308,14 @@ class Codec:
         A byte-level BPE tokenizer with `SPECIAL_TOKENS` among its tokens.
     copy
         Whether goal values are copy tokens; False spells them out (raw copying, for comparison).
+    conditions
+        Whether the agent's words are marked where they say what a detail of the goal hangs on.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, copy: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, copy: bool = True, conditions: bool = False) -> None:
         self.tokenizer = tokenizer
         self.copy = copy
+        self.conditions = conditions
         known = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
         missing = [token for token, number in known.items() if number is None]
         if missing:
@@ -328,13 +361,23 @@ class Codec:
         )
         ids: list[int] = []
         at = 0
-        for begin, end in handles.find(text):
+        marks = handles.conditions if foreign and self.conditions else {}
+        for begin, end in _find({**handles.forms, **marks} if marks else handles.forms, text):
+            piece = text[begin:end]
+            mark = marks.get(piece) if _asserted(text, begin, end) else None
+            if mark is None and piece not in handles.forms:
+                continue
             before = text[at:begin].rstrip()
             before = self._known(before) if foreign else before
             if before:
                 ids += self._plain(before if at else " " + before)
-            token, spelt = _best_token(handles.forms[text[begin:end]], topic, text[end : end + 12])
-            ids += self._specials(*(("<words>",) if spelt else ()), *_TOKEN.findall(token))
+            if mark is not None:
+                ids += self._specials(*_TOKEN.findall(mark))
+            if piece in handles.forms:
+                token, spelt = _best_token(handles.forms[piece], topic, text[end : end + 12])
+                ids += self._specials(*(("<words>",) if spelt else ()), *_TOKEN.findall(token))
+            else:
+                ids += self._plain(" " + piece)
             at = end
         rest = self._known(text[at:]) if foreign else text[at:]
         if rest:
@@ -709,7 +752,8 @@ class TinyUser:
                 folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
             )
         copy = bool(getattr(model.config, "copy_tokens", True))
-        self.codec = Codec(Tokenizer.from_file(str(folder / "tokenizer.json")), copy=copy)
+        conditions = bool(getattr(model.config, "condition_marks", False))
+        self.codec = Codec(Tokenizer.from_file(str(folder / "tokenizer.json")), copy=copy, conditions=conditions)
         self.model = CausalModel(
             model, eos_ids={self.codec.end}, device=device, max_length=int(model.config.max_position_embeddings)
         )
