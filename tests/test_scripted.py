@@ -21,6 +21,7 @@ from ugst_env.goals.policies import make_rule
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.users.protocol import UserRequest
 from ugst_env.users.scripted import DRIFT_MODES, ScriptedUser
+from ugst_env.users.wording import Thing, put_into_words
 from ugst_env.world.database import World
 from ugst_env.world.ontology import BOOKABLE, INFORMABLE
 
@@ -323,3 +324,13 @@ def test_goals_about_every_booking_detail_can_be_met(world: World, user: Scripte
             episode, _ = play(world, user, goal, seed=seed)
             assert episode.report()["success"], (domain, episode.conversation)
             assert VerifiableTracker(world).finish(episode.tracked, "model_error") == episode.tracked
+
+
+def test_that_it_has_to_be_a_hotel_is_understood(world: World) -> None:
+    """Any place to stay may be called a hotel."""
+    vocabulary = vocabulary_of(world)
+    things = [Thing("inform", "hotel", "pricerange", "cheap"), Thing("inform", "hotel", "type", "hotel")]
+    for seed in range(50):
+        text = put_into_words(things, None, random.Random(seed), topic=None, opening=True, brief=seed % 2 == 0)
+        told = {(a.slot, a.value) for a in understand(text, vocabulary, Context(None, None, None))}
+        assert {("pricerange", "cheap"), ("type", "hotel")} <= told, text

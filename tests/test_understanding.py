@@ -216,6 +216,13 @@ def test_facilities() -> None:
     assert values("that's not necessary", "hotel", "parking") == {"parking": DONTCARE}
 
 
+@pytest.mark.parametrize("text", ["Do they have parking.", "Is there parking.", "Does it have free parking."])
+def test_a_question_needs_no_mark(text: str) -> None:
+    """Some users may not write one, and their questions stand behind other sentences."""
+    assert requests(f"For 3 nights. {text}", "hotel") == requests(text, "hotel") == {"parking"}
+    assert "parking" not in values(f"For 3 nights. {text}", "hotel")
+
+
 def test_corrections() -> None:
     assert values("actually make it tuesday", "restaurant") == {"day": "tuesday"}
     assert values("Tuesday, no wait, Wednesday", "restaurant") == {"day": "wednesday"}

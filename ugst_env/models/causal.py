@@ -756,21 +756,20 @@ class CausalModel:
 
     def _prefill_once(self, rows: list[_Row]) -> torch.Tensor:
         """`_prefill`, where a prompt that several rows share, as in a group of GRPO, is read by one of them."""
+        prompts = [row.ids.tobytes() for row in rows]
         readers: dict[bytes, _Row] = {}
-        for row in rows:
-            known = readers.setdefault(row.ids.tobytes(), row)
-            if row.length > known.length:
-                readers[row.ids.tobytes()] = row
+        for prompt, row in zip(prompts, rows, strict=True):
+            if prompt not in readers or row.length > readers[prompt].length:
+                readers[prompt] = row
         if len(readers) == len(rows):
             return self._prefill(rows)
         logits = self._prefill(list(readers.values()))
-        places = {prompt: place for place, prompt in enumerate(readers)}
-        for row in rows:
-            reader = readers[row.ids.tobytes()]
-            if row is not reader:
-                self._slots.copy(reader.slot, row.slot, len(row.ids))
+        for prompt, row in zip(prompts, rows, strict=True):
+            if row is not readers[prompt]:
+                self._slots.copy(readers[prompt].slot, row.slot, len(row.ids))
                 row.length = len(row.ids)
-        return logits[[places[row.ids.tobytes()] for row in rows]]
+        places = {prompt: place for place, prompt in enumerate(readers)}
+        return logits[[places[prompt] for prompt in prompts]]
 
     def _prefill(self, rows: list[_Row]) -> torch.Tensor:
         """Read what is new in each row. Returns the logits after each row's last token, ``[rows, vocabulary]``."""

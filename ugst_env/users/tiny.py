@@ -364,7 +364,9 @@ class Codec:
         marks = handles.conditions if foreign and self.conditions else {}
         for begin, end in _find({**handles.forms, **marks} if marks else handles.forms, text):
             piece = text[begin:end]
-            mark = marks.get(piece) if _asserted(text, begin, end) else None
+            mark = marks.get(piece)
+            if mark is not None and not _asserted(text, begin, end):
+                mark = None
             if mark is None and piece not in handles.forms:
                 continue
             before = text[at:begin].rstrip()
