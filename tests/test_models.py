@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from ugst_env.models.causal import CausalModel, Prompt, load, sample  # noqa: E402
+from ugst_env.models.causal import CausalModel, Prompt, _make_room, load, sample  # noqa: E402
 
 VOCABULARY = 96
 STOPS = frozenset(range(6))
@@ -550,3 +553,19 @@ def test_scores_without_the_cache(weights: Any) -> None:
 def test_branches_that_cannot_be_scored(weights: Any, tails: list[list[int]], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         causal(weights).score(prompts(1), [tails], [7])
+
+
+@pytest.mark.parametrize("variable", [None, "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_memory_is_kept_unless_somebody_else_sees_to_it(
+    variable: str | None, weights: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    causal(weights)
+    assert gc.get_freeze_count() > 0  # What torch brought is no garbage.
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *option: told.append(option)))
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, "glibc.malloc.arena_max=2" if variable == "GLIBC_TUNABLES" else "1000000")
+    _make_room.__wrapped__()
+    assert [size for _, size in told] == ([32 << 20, 256 << 20] if variable is None else [])
