@@ -148,7 +148,7 @@ class BeliefState:
         return found or self._search(domain, world, soft=False)
 
     def _search(self, domain: str, world: World, *, soft: bool) -> tuple[Entity, ...]:
-        if domain not in world.domains:
+        if domain not in world.tables:
             return ()
         found = world.search(domain, self.constraints(domain, soft=soft))
         ruled_out = [(slot, value) for d, slot, value in self.excluded if d == domain]

@@ -75,26 +75,34 @@ _MARKS = re.compile(f"[{''.join(map(chr, _APOSTROPHES))}]")
 _MERIDIEM = re.compile(r"([ap])(?<=\b[ap])\s?\.\s?m\b\.?")
 _DIGIT = re.compile(r"\d")
 _DOTTED_TIME = re.compile(r"\b(\d{1,2})[.h](\d{2})\b(?!\.\d| ?(?:pounds|gbp|euros?))")
+# What each is written out as, after a sign without which it does not occur: to search for that is ten times as fast.
 _CONTRACTIONS = (
-    (re.compile(r"\b(?:ca|can)\s?n'?t\b|\bcannot\b"), "can not"),
-    (re.compile(r"\bwo\s?n'?t\b"), "will not"),
-    (re.compile(r"\b(do|does|did|is|are|was|were|would|should|could|has|have)\s?n'?t\b"), r"\1 not"),
-    (re.compile(r"\s?'m\b|(?<=\bi)\s?m\b"), " am"),
-    (re.compile(r"\s?'re\b"), " are"),
-    (re.compile(r"\s?'ve\b"), " have"),
-    (re.compile(r"\s?'ll\b"), " will"),
-    (re.compile(r"\s?'d\b"), " would"),
+    (("n't", "nt", "cannot"), re.compile(r"\b(?:ca|can)\s?n'?t\b|\bcannot\b"), "can not"),
+    (("n't", "nt"), re.compile(r"\bwo\s?n'?t\b"), "will not"),
     (
+        ("n't", "nt"),
+        re.compile(r"\b(do|does|did|is|are|was|were|would|should|could|has|have)\s?n'?t\b"),
+        r"\1 not",
+    ),
+    (("m",), re.compile(r"\s?'m\b|(?<=\bi)\s?m\b"), " am"),
+    (("'re",), re.compile(r"\s?'re\b"), " are"),
+    (("'ve",), re.compile(r"\s?'ve\b"), " have"),
+    (("'ll",), re.compile(r"\s?'ll\b"), " will"),
+    (("'d",), re.compile(r"\s?'d\b"), " would"),
+    (
+        ("'s", "whats", "thats"),
         re.compile(r"\b(what|that|it|where|here|there|how|who|let|which|when)(?:\s?'s|(?<=what)s|(?<=that)s)\b"),
         r"\1 is",
     ),
-    (re.compile(r"\s?'s\b"), "s"),
+    (("'s",), re.compile(r"\s?'s\b"), "s"),
 )
 # A text without any of this has no contraction.
 _CONTRACTED = re.compile(
     r"'|\b(?:ca|can|wo|do|does|did|is|are|was|were|would|should|could|has|have)\s?nt\b|cannot|\bi\s?m\b|whats|thats"
 )
-_TOKEN = re.compile(r"\d{1,2}:\d{2}(?!\d)|[^\W\d_]+\d+|\d+|[^\W\d_]+|[.,;!?]")
+_TOKEN = re.compile(r"[^\W\d_]+\d*|\d{1,2}:\d{2}(?!\d)|\d+|[.,;!?]")
+# The same for ASCII, twice as fast: nothing is looked up in tables of Unicode.
+_ASCII_TOKEN = re.compile(r"[a-z]+[0-9]*|[0-9]{1,2}:[0-9]{2}(?![0-9])|[0-9]+|[.,;!?]")
 
 
 def tokenize(text: str) -> list[str]:
@@ -118,10 +126,11 @@ def tokenize(text: str) -> list[str]:
     if _DIGIT.search(text):
         text = _DOTTED_TIME.sub(r"\1:\2", text)
     if _CONTRACTED.search(text):
-        for pattern, written_out in _CONTRACTIONS:
-            text = pattern.sub(written_out, text)
+        for signs, pattern, written_out in _CONTRACTIONS:
+            if any(map(text.__contains__, signs)):
+                text = pattern.sub(written_out, text)
         text = text.replace("'", "")
-    tokens: list[str] = _TOKEN.findall(text)
+    tokens: list[str] = (_ASCII_TOKEN if text.isascii() else _TOKEN).findall(text)
     if not _NUMBER_WORDS.isdisjoint(tokens):
         tokens = _in_digits(tokens)
     return _clock_words(tokens) if not _CLOCK_WORDS.isdisjoint(tokens) else tokens

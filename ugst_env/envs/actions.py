@@ -98,16 +98,25 @@ def look(belief: BeliefState, world: World) -> View:
     """Search the world with the belief, once per domain that the user raised."""
     view = View({}, {}, {})
     for domain in DOMAINS:
-        if domain in belief.raised and domain in world.domains:
+        if domain in belief.raised and domain in world.tables:
             fits = view.fits[domain] = belief.candidates(domain, world)
             view.first[domain] = belief.next_candidate(domain, fits, after_offer=False)
             view.another[domain] = belief.next_candidate(domain, fits, after_offer=True)
     return view
 
 
-_ACTIONS_OF = {
-    domain: tuple((index, action) for index, action in enumerate(ACTIONS) if action.domain == domain)
-    for domain in (None, *DOMAINS)
+_ALWAYS = [index for index, action in enumerate(ACTIONS) if action.domain is None]
+_OF_DOMAIN = {
+    domain: {action.kind: index for index, action in enumerate(ACTIONS) if action.domain == domain}
+    for domain in DOMAINS
+}
+_REQUESTS = {
+    domain: [
+        (index, (domain, action.slot), action.slot in INFORMABLE[domain])
+        for index, action in enumerate(ACTIONS)
+        if action.domain == domain and action.kind == "request"
+    ]
+    for domain in DOMAINS
 }
 
 
@@ -115,47 +124,44 @@ def _pending(belief: BeliefState, domain: str) -> list[str]:
     return [slot for d, slot in belief.pending if d == domain]
 
 
-def possible(action: Action, belief: BeliefState, view: View) -> bool:
-    """Whether the agent can carry an action out as things stand."""
-    domain = action.domain
-    if domain is None:
-        return True
-    if domain not in belief.raised:
-        return False
-    if action.kind == "request":
-        assert action.slot is not None
-        if (domain, action.slot) in belief.values or domain in belief.booked:
-            return False
-        return action.slot in INFORMABLE[domain] or domain in belief.wants_booking or domain in belief.offered
-    if action.kind == "offer":
-        return view.first.get(domain) is not None
-    if action.kind == "offer_next":
-        return domain in belief.offered and view.another.get(domain) is not None
-    if action.kind == "inform_requested":
-        return domain in belief.offered and bool(_pending(belief, domain))
-    if action.kind == "no_offer":
-        return view.first.get(domain) is None
-    return domain in belief.offered and domain not in belief.booked and belief.booking(domain) is not None
+def possible(belief: BeliefState, view: View) -> list[int]:
+    """The actions, by their positions in `ACTIONS`, that the agent can carry out as things stand."""
+    found = [*_ALWAYS]
+    for domain in belief.raised:
+        at = _OF_DOMAIN.get(domain)
+        if at is None:
+            continue
+        offered, booked = domain in belief.offered, domain in belief.booked
+        if not booked:
+            about_booking = offered or domain in belief.wants_booking
+            found += [
+                index
+                for index, key, searched in _REQUESTS[domain]
+                if key not in belief.values and (searched or about_booking)
+            ]
+        found.append(at["no_offer" if view.first.get(domain) is None else "offer"])
+        if not offered:
+            continue
+        if view.another.get(domain) is not None:
+            found.append(at["offer_next"])
+        if _pending(belief, domain):
+            found.append(at["inform_requested"])
+        if not booked and belief.booking(domain) is not None:
+            found.append(at["book"])
+    return found
 
 
 def action_mask(belief: BeliefState, view: View) -> NDArray[np.int8]:
     """Which actions can be carried out, int8 array of shape (44,), 1 = possible."""
     mask = np.zeros(len(ACTIONS), dtype=np.int8)
-    mask[
-        [
-            index
-            for domain in (None, *belief.raised)
-            for index, action in _ACTIONS_OF.get(domain, ())
-            if possible(action, belief, view)
-        ]
-    ] = 1
+    mask[possible(belief, view)] = 1
     return mask
 
 
 def decode(action: Action, belief: BeliefState, view: View, world: World) -> AgentAct:
     """Turn a discrete action into an act with true claims. An impossible one becomes ``pardon``."""
     domain = action.domain
-    if not possible(action, belief, view):
+    if ACTION_INDEX[action] not in possible(belief, view):
         return AgentAct("pardon")
     if domain is None:
         return AgentAct(action.kind)
@@ -217,15 +223,6 @@ def observe(
     for domain in belief.raised:
         if domain in INFORMABLE:
             _observe_domain(mark, domain, belief, view)
-    for domain in BOOKING_DOMAINS:
-        if domain in belief.wants_booking:
-            mark(_AT["wants_booking"][domain])
-        if belief.booking(domain) is not None:
-            mark(_AT["booking_ready"][domain])
-        if domain in belief.booked:
-            mark(_AT["booked"][domain])
-        if belief.offered.get(domain) in belief.unbookable.get(domain, ()):
-            mark(_AT["booking_failed"][domain])
     vector = np.zeros(OBSERVATION_SIZE, dtype=np.float32)
     vector[[at for at in marked if at is not None]] = 1.0
     vector[LAYOUT["turn"]] = min(turn / max_turns, 1.0)
@@ -247,3 +244,16 @@ def _observe_domain(mark: Callable[[int], None], domain: str, belief: BeliefStat
         mark(_AT["refused"][domain])
     if not _pending(belief, domain):
         mark(_AT["answered"][domain])
+    if domain in BOOKING_DOMAINS:
+        _observe_booking(mark, domain, belief)
+
+
+def _observe_booking(mark: Callable[[int], None], domain: str, belief: BeliefState) -> None:
+    if domain in belief.wants_booking:
+        mark(_AT["wants_booking"][domain])
+    if belief.booking(domain) is not None:
+        mark(_AT["booking_ready"][domain])
+    if domain in belief.booked:
+        mark(_AT["booked"][domain])
+    if belief.offered.get(domain) in belief.unbookable.get(domain, ()):
+        mark(_AT["booking_failed"][domain])

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from random import Random
 from typing import NamedTuple
@@ -393,51 +393,52 @@ def violates(rule: Rule, utterance: Utterance) -> bool:
 
 def _violated(rule: Rule, text: str, utterance: Utterance) -> bool:
     """`violates`, of other words in the situation of `utterance`."""
-    kind, value = rule.kind, rule.value
-    if kind not in _WORDING:
-        raise ValueError(f"the kind of a policy must be one of {', '.join(KINDS)}, got {kind!r}")
+    if rule.kind not in _WORDING:
+        raise ValueError(f"the kind of a policy must be one of {', '.join(KINDS)}, got {rule.kind!r}")
     plain = _plain(text)
-    if kind == "text" or not plain:
-        return False
-    if kind == "say_word":
-        wishes = any(act.kind in ("inform", "negate", "request", "book") for act in utterance.acts)
-        return wishes and not _says(text, value)
-    if kind == "ask_with":
-        return any(act.kind == "request" for act in utterance.acts) and not _says(text, value)
-    if kind == "open_with":
-        return not _pattern(r"\W*", value, r"(?!\w)").match(plain)
-    if kind in ("close_with", "sign_name"):
-        return not _pattern(r"(?<!\w)", value, r"\W*$").search(plain)
-    if kind == "address_as":
-        return not _says(text, value)
-    if kind == "greet_with":
-        return utterance.first and not _says(text, value)
-    if kind == "leave_with":
-        return utterance.last and not _says(text, value)
-    if kind == "never_say":
-        return any(_says(text, form) for form in value.split("/"))
-    if kind == "max_words":
-        return _words(text) > int(value)
-    if kind == "min_words":
-        return _words(text) < int(value)
-    if kind == "max_sentences":
-        return len(_breaks(text)) >= int(value)
-    if kind == "max_things":
-        return _things(utterance.acts) > int(value)
-    if kind == "withhold":
-        asked = value in utterance.agent_named or (utterance.requested is not None and utterance.requested[1] == value)
-        return not asked and _tells(utterance.acts, value)
-    if kind == "not_first":
-        return utterance.first and _tells(utterance.acts, value)
-    if kind == "no_mark":
-        return value in unicodedata.normalize("NFKC", text)
-    if kind == "end_mark":
-        return not plain.rstrip("\"')] ").endswith(value)
-    if kind == "case":
-        return text != (text.lower() if value == "lower" else text.upper())
-    if kind == "no_digits":
-        return any(c.isdigit() for c in text)
-    return _CONTRACTION.search(text.translate(_QUOTES)) is not None
+    return bool(plain) and rule.kind in _BROKEN and _BROKEN[rule.kind](rule.value, text, plain, utterance)
+
+
+def _wishes(acts: Sequence[UserAct]) -> bool:
+    return any(act.kind in ("inform", "negate", "request", "book") for act in acts)
+
+
+def _asks(acts: Sequence[UserAct]) -> bool:
+    return any(act.kind == "request" for act in acts)
+
+
+def _told_unasked(value: str, utterance: Utterance) -> bool:
+    asked = value in utterance.agent_named or (utterance.requested is not None and utterance.requested[1] == value)
+    return not asked and _tells(utterance.acts, value)
+
+
+def _ends_without(value: str, plain: str) -> bool:
+    return not _pattern(r"(?<!\w)", value, r"\W*$").search(plain)
+
+
+# By the kind of a rule: whether a text (also in its plain form, never empty) breaks the rule with this value.
+_BROKEN: Mapping[str, Callable[[str, str, str, Utterance], bool]] = {
+    "say_word": lambda value, text, plain, said: _wishes(said.acts) and not _says(text, value),
+    "ask_with": lambda value, text, plain, said: _asks(said.acts) and not _says(text, value),
+    "open_with": lambda value, text, plain, said: not _pattern(r"\W*", value, r"(?!\w)").match(plain),
+    "close_with": lambda value, text, plain, said: _ends_without(value, plain),
+    "sign_name": lambda value, text, plain, said: _ends_without(value, plain),
+    "address_as": lambda value, text, plain, said: not _says(text, value),
+    "greet_with": lambda value, text, plain, said: said.first and not _says(text, value),
+    "leave_with": lambda value, text, plain, said: said.last and not _says(text, value),
+    "never_say": lambda value, text, plain, said: any(_says(text, form) for form in value.split("/")),
+    "max_words": lambda value, text, plain, said: _words(text) > int(value),
+    "min_words": lambda value, text, plain, said: _words(text) < int(value),
+    "max_sentences": lambda value, text, plain, said: len(_breaks(text)) >= int(value),
+    "max_things": lambda value, text, plain, said: _things(said.acts) > int(value),
+    "withhold": lambda value, text, plain, said: _told_unasked(value, said),
+    "not_first": lambda value, text, plain, said: said.first and _tells(said.acts, value),
+    "no_mark": lambda value, text, plain, said: value in unicodedata.normalize("NFKC", text),
+    "end_mark": lambda value, text, plain, said: not plain.rstrip("\"')] ").endswith(value),
+    "case": lambda value, text, plain, said: text != (text.lower() if value == "lower" else text.upper()),
+    "no_digits": lambda value, text, plain, said: any(map(str.isdigit, text)),
+    "no_contractions": lambda value, text, plain, said: _CONTRACTION.search(text.translate(_QUOTES)) is not None,
+}
 
 
 def comply(rule: Rule, text: str, utterance: Utterance, rng: Random) -> str:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from random import Random
 
@@ -365,7 +365,7 @@ _CUES = tuple((cue, kind) for kind, cues in {
 }.items() for cue in cues)  # fmt: skip
 
 
-@lru_cache(maxsize=1024)  # One message is held against every fact.
+@lru_cache(maxsize=1024)
 def _plain(text: str) -> str:
     folded = unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold()
     return " ".join(folded.split())
@@ -380,10 +380,11 @@ def _stated(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     return (match for match in pattern.finditer(text) if not _DENIED.search(text[: match.start()]))
 
 
-@lru_cache(maxsize=1024)
-def _spoken_of(plain: str) -> frozenset[str]:
-    """The kinds of facts, and the moods, that a message may say something of."""
-    return frozenset([kind for cue, kind in _CUES if cue in plain])
+@lru_cache(maxsize=1024)  # One message is held against every fact.
+def _spoken_of(text: str) -> tuple[str, frozenset[str]]:
+    """A message in its plain form, and the kinds of facts, and the moods, that it may say something of."""
+    plain = _plain(text)
+    return plain, frozenset([kind for cue, kind in _CUES if cue in plain])
 
 
 def _number(word: str) -> str:
@@ -392,7 +393,6 @@ def _number(word: str) -> str:
     return str(_NUMBERS.index(word) + 1) if word in _NUMBERS else str(int(word))
 
 
-@lru_cache(maxsize=1024)  # Whoever chooses among wordings, and all who judge the chosen one, ask the same.
 def _party_sizes(plain: str) -> frozenset[str]:
     """How many people a message says there are."""
     said = {_number(match["number"]) for pattern in _PARTY for match in _stated(pattern, plain)}
@@ -407,27 +407,50 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
     ValueError
         For an unknown kind.
     """
-    kind, value, plain = fact.kind, fact.value, _plain(text)
-    if kind not in _TEXTS:
-        raise ValueError(f"the kind of a profile fact must be one of {', '.join(KINDS)}, got {kind!r}")
-    if kind == "party_size":
-        for act in acts:
-            if act.slot == "people" and act.kind == "inform" and act.value not in (None, DONTCARE, value):
-                return True
-    # Most of what is looked at says nothing of the profile.
-    if (value if kind == "mood" else kind) not in _spoken_of(plain):
-        return False
+    return bool(contradicted((fact,), text, acts))
+
+
+def contradicted(facts: Iterable[Fact], text: str, acts: Sequence[UserAct]) -> list[Fact]:
+    """Those of `facts` that a user utterance `contradicts`."""
+    plain, spoken_of = _spoken_of(text)
+    found = []
+    for fact in facts:
+        kind, value = fact.kind, fact.value
+        if kind not in _TEXTS:
+            raise ValueError(f"the kind of a profile fact must be one of {', '.join(KINDS)}, got {kind!r}")
+        if kind == "party_size" and any(
+            a.slot == "people" and a.kind == "inform" and a.value not in (None, DONTCARE, value) for a in acts
+        ):
+            found.append(fact)
+        # Most of what is looked at says nothing of the profile.
+        elif (value if kind == "mood" else kind) not in spoken_of:
+            continue
+        elif _other_town(value, plain, acts) if kind == "home_town" else _says_otherwise(kind, value, plain):
+            found.append(fact)
+    return found
+
+
+def _other_town(home: str, plain: str, acts: Sequence[UserAct]) -> bool:
+    departures = {act.value for act in acts if act.kind == "inform" and act.slot == "departure" and act.value}
+    return any(
+        not f"{town} ".startswith(f"{_plain(home)} ")
+        and town.split()[0] not in _NO_TOWN
+        and not any(town.startswith(departure) for departure in departures)
+        for town in _home_towns(plain)
+    )
+
+
+@lru_cache(maxsize=1024)  # Whoever chooses among wordings, and all who judge the chosen one, ask the same.
+def _home_towns(plain: str) -> tuple[str, ...]:
+    """Where a message says that its speaker comes from."""
+    return tuple(match["town"] for pattern in _HOME for match in _stated(pattern, plain))
+
+
+@lru_cache(maxsize=1024)
+def _says_otherwise(kind: str, value: str, plain: str) -> bool:
+    """Whether a message alone, whatever it was taken to ask for, contradicts a fact."""
     if kind == "party_size":
         return bool(_party_sizes(plain) - {value})
-    if kind == "home_town":
-        departures = {act.value for act in acts if act.kind == "inform" and act.slot == "departure" and act.value}
-        towns = [match["town"] for pattern in _HOME for match in _stated(pattern, plain)]
-        return any(
-            not f"{town} ".startswith(f"{_plain(value)} ")
-            and town.split()[0] not in _NO_TOWN
-            and not any(town.startswith(departure) for departure in departures)
-            for town in towns
-        )
     if kind == "budget":
         return any(other != value and any(_stated(_BUDGET[other], plain)) for other in BUDGETS)
     if kind == "occasion":

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from ugst_env.dialogue.acts import DONTCARE, AgentAct, UserAct
 from ugst_env.goal import (
@@ -45,7 +46,7 @@ from ugst_env.goal import (
     Want,
 )
 from ugst_env.goals.policies import Utterance, violates
-from ugst_env.goals.profiles import contradicts
+from ugst_env.goals.profiles import contradicted
 from ugst_env.world.database import Entity, World
 from ugst_env.world.ontology import BOOKABLE, DOMAINS, INFORMABLE
 
@@ -196,14 +197,25 @@ def in_force(want: Want, *, switched: bool, entity: Entity | None = None) -> str
     return want.otherwise if holds else want.value
 
 
+@lru_cache(maxsize=512)  # A goal lasts for a whole conversation.
+def _hard_wants(goal: UserGoal) -> tuple[tuple[tuple[int, Want], ...], ...]:
+    """Of each objective, by their positions: what has to be met by whatever is found."""
+    return tuple(
+        tuple(
+            (goal.positions[component.id], want)
+            for component, want in wants
+            if component.category is not Category.PREFERENCE and not is_booking_slot(objective.domain, want.slot)
+        )
+        for objective, wants in zip(goal.objectives, goal.wants, strict=True)
+    )
+
+
 def _constraints(track: _Draft, index: int, *, only_stated: bool = False) -> dict[str, str]:
     """Search constraints of an objective's requirements: the goal's, or only those that the user stated by now."""
     chosen = {}
-    domain = track.goal.objectives[index].domain
-    for component, want in track.goal.wants[index]:
-        if component.category is Category.PREFERENCE or is_booking_slot(domain, want.slot):
-            continue
-        now = track.state[component.id]
+    domain, states = track.goal.objectives[index].domain, track.state.states
+    for k, want in _hard_wants(track.goal)[index]:
+        now = states[k]
         if now.user_fault:
             continue
         value = in_force(want, switched=now.switched)
@@ -282,14 +294,12 @@ class VerifiableTracker:
         if previous is not None and previous.kind == "request" and previous.domain and previous.slot:
             requested = (previous.domain, previous.slot)
         utterance = Utterance(text, acts, requested, first=track.turn == 1, last=end, agent_named=track.named)
-        for component in track.goal.manner:
-            if track.state[component.id].status is not Status.ALIGNED:
-                continue
+        states = track.state.states[: len(track.goal.manner)]
+        kept = [c for c, now in zip(track.goal.manner, states, strict=True) if now.status is Status.ALIGNED]
+        denied = contradicted([c.content for c in kept if isinstance(c.content, Fact)], text, acts)
+        for component in kept:
             content = component.content
-            broken = (isinstance(content, Fact) and contradicts(content, text, acts)) or (
-                isinstance(content, Rule) and violates(content, utterance)
-            )
-            if broken:
+            if content in denied or (isinstance(content, Rule) and violates(content, utterance)):
                 track.state.move(component.id, status=Status.MISALIGNED, cause=Cause.USER)
                 track.note(Cause.USER, component.category.value, component.text)
 
@@ -591,8 +601,7 @@ class VerifiableTracker:
         everything = _constraints(track, index)
         self._switch_details(track, index, entity)
         booked = self._right_booking(track, index)
-        for part in track.goal.parts[index]:
-            now = track.state[part.id]
+        for part, now in zip(track.goal.parts[index], self._states(track, index), strict=True):
             if now.served or now.user_fault or part.category is not Category.REQUIREMENT:
                 continue
             content = part.content
@@ -617,10 +626,15 @@ class VerifiableTracker:
             self._settle_preferences(track, index, entity, everything)
 
     @staticmethod
+    def _states(track: _Draft, index: int) -> list[ComponentState]:
+        """The states of an objective's parts, itself first, as they are now."""
+        head = track.goal.due[index][0]  # Its parts come right behind it.
+        return track.state.states[head : head + len(track.goal.parts[index])]
+
+    @staticmethod
     def _unsettled(track: _Draft, index: int) -> bool:
         """Whether there is anything about an objective on which a conclusion can still be drawn."""
-        for part in track.goal.parts[index]:
-            now = track.state[part.id]
+        for now in VerifiableTracker._states(track, index):
             if not (now.served or now.user_fault):
                 return True
         return any(want.condition not in (None, "no_match") for _, want in track.goal.wants[index])

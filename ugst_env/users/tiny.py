@@ -34,7 +34,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,6 @@ from tokenizers import Tokenizer
 from ugst_env.dialogue.generation import display, singular
 from ugst_env.goal import (
     Ask,
-    Component,
     ComponentState,
     Fact,
     GoalState,
@@ -166,6 +165,11 @@ class Handles:
     conditions: Mapping[str, str]
     rendered: tuple[Rule, ...] = ()
 
+    @cached_property
+    def tokens(self) -> frozenset[str]:
+        """The keys of `values`."""
+        return frozenset(self.values)
+
 
 def _find(forms: Iterable[str], text: str) -> Iterator[tuple[int, int]]:
     """Where in a lower-case text these stand (from, to), the longest first where several begin."""
@@ -212,8 +216,7 @@ def handles_of(goal: UserGoal) -> Handles:
     spell_out = any(rule.kind == "no_digits" for rule in goal.policy)
     for token, value in values.items():
         forms.setdefault(value.lower(), []).append((token, False))
-        spelt = _in_words(value).lower()
-        if spell_out and spelt != value.lower():
+        if spell_out and (spelt := _in_words(value).lower()) != value.lower():
             forms.setdefault(spelt, []).append((token, True))
     ways = {form: tuple(tokens) for form, tokens in forms.items()}
     conditions = {
@@ -323,10 +326,15 @@ class Codec:
         self.ids = {token: number for token, number in known.items() if number is not None}
         self._names = {number: token for token, number in self.ids.items()}
         self.end = self.ids["<end>"]
+        self._copies = {token: self.ids[token] for token in (*COPY_TOKENS, "<else>")}
+        self._control = tuple(self.ids[token] for token in SPECIAL_TOKENS if token not in _COPY_SET | _SPOKEN)
+        self._status_of = {status: self.ids[token] for status, token in _STATUS.items()}
         self._status_ids = frozenset(self._specials(*_STATUS.values(), "<served>", "<fault>", "<else>"))
         self._plain = lru_cache(maxsize=65536)(self._encode)
         self._speakable = lru_cache(maxsize=65536)(self._is_speakable)
         self._senseless = lru_cache(maxsize=1024)(self._without_sense)
+        self._names_of = lru_cache(maxsize=1024)(self._names_of_parts)
+        self._bounds = lru_cache(maxsize=1024)(self._bounds_of)
 
     def handles(self, goal: UserGoal) -> Handles:
         """The copy tokens of a goal; none with raw copying."""
@@ -337,12 +345,12 @@ class Codec:
 
         Only a reasoning trace speaks of slots and statuses.
         """
-        return self._senseless(frozenset(self.handles(goal).values), trace)
+        return self._senseless(self.handles(goal).tokens, trace)
 
     def _without_sense(self, values: frozenset[str], trace: bool) -> tuple[int, ...]:
         known = {token for key in values for token in _TOKEN.findall(key)}
-        control = () if trace else (token for token in SPECIAL_TOKENS if token not in _COPY_SET | _SPOKEN)
-        return tuple(self.ids[token] for token in (*control, *(t for t in (*COPY_TOKENS, "<else>") if t not in known)))
+        copies = (number for token, number in self._copies.items() if token not in known)
+        return (*(() if trace else self._control), *copies)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -420,25 +428,25 @@ class Codec:
             if rule.kind not in ("text", *_BOUNDS, *_SLOT_RULES, *RENDERED):
                 value = self._value(f"<=policy.{rule.kind}>", rule.value, handles)
                 ids += [*self._specials(f"<policy.{rule.kind}>"), *value]
-        ids += self._bounds(goal)
+        ids += self._bounds(goal.policy)
         marks = {rule.value: _SLOT_RULES[rule.kind] for rule in goal.policy if rule.kind in _SLOT_RULES}
         counted = limits(goal.policy).max_words is not None
         for objective in goal.objectives:
             ids += self._objective(objective, handles, marks, count=counted)
         return ids
 
-    def _bounds(self, goal: UserGoal) -> list[int]:
+    def _bounds_of(self, policy: tuple[Rule, ...]) -> tuple[int, ...]:
         """Token ids of the rules that bound a message: its words, and the room for things in it."""
-        bound = limits(goal.policy)
+        bound = limits(policy)
         tokens: list[str] = []
-        for rule in goal.policy:
+        for rule in policy:
             if rule.kind == "min_words":
                 # Rounded up to an even number; see max_words below.
                 tokens += ["<policy.min_words>", _number((int(rule.value) + 1) // 2 * 2)]
         if bound.max_words is not None:
             # Rounded down to an odd number: half as many limits to learn, and none is ever read as a looser one.
             tokens += ["<policy.max_words>", _number((bound.max_words - 1) // 2 * 2 + 1)]
-        return self._specials(*tokens, *((_ROOM[bound.max_things],) if bound.max_things in _ROOM else ()))
+        return tuple(self._specials(*tokens, *((_ROOM[bound.max_things],) if bound.max_things in _ROOM else ())))
 
     def _value(self, token: str, value: str, handles: Handles, *, count: bool = False) -> list[int]:
         """A value in the goal: its words, or nothing where it has a copy token, which its slot names already.
@@ -487,16 +495,21 @@ class Codec:
         earlier = before.states if before is not None else start
         # The objectives' components stand behind all others, one objective after the other.
         end = len(goal.components) - sum(map(len, goal.parts))
-        for component, now in zip(goal.components[:end], state.states[:end], strict=True):
-            ids += self._status(goal, component, now)
+        names = self._names_of(goal)
+        for name, now in zip(names[:end], state.states[:end], strict=True):
+            # That they hold is the rule; only what broke is worth a token.
+            if now.status is Status.MISALIGNED:
+                ids += [name, self._status_of[now.status]]
         for parts in goal.parts:
             begin, end = end, end + len(parts)
             states = state.states[begin:end]
             settled = all(now.served and then.served for now, then in zip(states, earlier[begin:end], strict=True))
             told = 1 if settled or states == start[begin:end] else len(parts)
-            for component, now in zip(parts[:told], states[:told], strict=True):
-                ids += self._status(goal, component, now)
-        untold = {c.id for c, now in state.items() if now.status in (Status.INCOMPLETE, Status.MISALIGNED)}
+            for name, now in zip(names[begin : begin + told], states[:told], strict=True):
+                ids += self._status(name, now)
+        untold: set[str] = set()
+        if any(rule.kind in _SLOT_RULES for rule in goal.policy):
+            untold = {c.id for c, now in state.items() if now.status in (Status.INCOMPLETE, Status.MISALIGNED)}
         return ids + self._rules(goal, untold, first=before is None)
 
     def _rules(self, goal: UserGoal, untold: Collection[str], *, first: bool) -> list[int]:
@@ -510,39 +523,45 @@ class Codec:
                             tokens += [_SLOT_RULES[rule.kind], f"<{objective.domain}.{want.slot}>"]
             elif rule.kind not in ("text", *_BOUNDS, *RENDERED):
                 tokens.append(f"<policy.{rule.kind}>")
-        return self._specials(*tokens) + self._bounds(goal)
+        return [*self._specials(*tokens), *self._bounds(goal.policy)]
 
     def repetition(self, goal: UserGoal, *, first: bool) -> list[int]:
         """Token ids of the goal once more in the place of its state: what there is to do, without any status."""
-        ids: list[int] = []
-        statuses = {self.ids[token] for token in _STATUS.values()}
-        for component, now in GoalState.start(goal).items():
-            if component.objective is not None:
-                ids += [token for token in self._status(goal, component, now) if token not in statuses]
-        return ids + self._rules(goal, goal.positions, first=first)
+        names = self._names_of(goal)
+        parts = [name for name, c in zip(names, goal.components, strict=True) if c.objective is not None]
+        return [name for name in parts if name != self.end] + self._rules(goal, goal.positions, first=first)
 
-    def _status(self, goal: UserGoal, component: Component, now: ComponentState) -> list[int]:
-        content = component.content
-        if isinstance(content, (Fact, Rule)):
-            kind = "fact" if isinstance(content, Fact) else "policy"
-            # That they hold is the rule; only what broke is worth a token.
-            return self._specials(f"<{kind}.{content.kind}>", "<MIS>") if now.status is Status.MISALIGNED else []
-        if isinstance(content, Need):
+    def _names_of_parts(self, goal: UserGoal) -> tuple[int, ...]:
+        """The token that names each of a goal's components; that of ``<end>`` for what is in plain words."""
+        names = []
+        for component in goal.components:
+            content = component.content
+            domain = "" if component.objective is None else goal.objectives[component.objective].domain
+            if isinstance(content, Fact):
+                name = f"<fact.{content.kind}>"
+            elif isinstance(content, Rule):
+                name = f"<policy.{content.kind}>"
+            elif isinstance(content, Need):
+                name = "<end>"
+            elif isinstance(content, Objective):
+                name = f"<{domain}.{content.action}>"
+            elif isinstance(content, Ask):
+                name = f"<ask.{domain}.{content.slot}>"
+            else:
+                name = f"<{domain}.{content.slot}>"
+            names.append(self.ids.get(name, self.end))
+        return tuple(names)
+
+    def _status(self, name: int, now: ComponentState) -> list[int]:
+        if name == self.end:
             return []
-        assert component.objective is not None
-        domain = goal.objectives[component.objective].domain
-        if isinstance(content, Objective):
-            ids = self._specials(f"<{domain}.{content.action}>", _STATUS[now.status])
-        elif isinstance(content, Ask):
-            ids = self._specials(f"<ask.{domain}.{content.slot}>", _STATUS[now.status])
-        else:
-            ids = self._specials(f"<{domain}.{content.slot}>", _STATUS[now.status])
-            if now.switched:
-                ids += self._specials("<else>")
+        ids = [name, self._status_of[now.status]]
+        if now.switched:
+            ids.append(self.ids["<else>"])
         if now.user_fault:
-            ids += self._specials("<fault>")
+            ids.append(self.ids["<fault>"])
         elif now.served and now.status is not Status.COMPLETE:
-            ids += self._specials("<served>")
+            ids.append(self.ids["<served>"])
         return ids
 
     def agent(self, text: str, handles: Handles, topic: str | None = None) -> list[int]:
