@@ -24,7 +24,7 @@ from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.clerks import clerk_act
 from ugst_env.users.protocol import UserRequest
 from ugst_env.users.scripted import ScriptedUser
-from ugst_env.users.tiny import SHIPPED, Codec, TinyUser
+from ugst_env.users.tiny import NO_HANDLES, SHIPPED, Codec, TinyUser
 from ugst_env.world.database import World
 
 
@@ -60,6 +60,36 @@ def test_words_survive_the_tokens(codec: Codec, episodes: list[Episode]) -> None
             back = codec.read(codec.reply(turn.user, handles, end=False), episode.goal)
             assert back.error is None
             assert back.text.lower() == turn.user.lower().replace("moderately priced", "moderate")
+
+
+def test_words_have_the_tokens_that_they_have_in_a_text(codec: Codec) -> None:
+    rng = random.Random(0)
+    pieces = [
+        "a",
+        "Table",
+        "for",
+        "4",
+        "12:30",
+        "it's",
+        "n't",
+        ",",
+        ".",
+        "?",
+        " ",
+        "  ",
+        "\t",
+        "\n",
+        "é",
+        "½",
+        "中",
+        "🙂",
+    ]
+    for _ in range(2000):
+        text = "".join(rng.choice(pieces) for _ in range(rng.randint(1, 12)))
+        ids = codec.tokenizer.encode(text, add_special_tokens=False).ids
+        assert codec._plain(text) == ids, repr(text)
+        said = codec._spell(ids, NO_HANDLES)
+        assert said == " ".join(text.split())
 
 
 def test_prompt_grows_only_at_its_end(codec: Codec, world: World) -> None:

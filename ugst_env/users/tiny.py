@@ -325,12 +325,14 @@ class Codec:
             raise ValueError(f"the tokenizer lacks {len(missing)} of the special tokens, such as {missing[0]!r}")
         self.ids = {token: number for token, number in known.items() if number is not None}
         self._names = {number: token for token, number in self.ids.items()}
+        vocabulary = tokenizer.get_vocab_size()
         self.end = self.ids["<end>"]
         self._copies = {token: self.ids[token] for token in (*COPY_TOKENS, "<else>")}
         self._control = tuple(self.ids[token] for token in SPECIAL_TOKENS if token not in _COPY_SET | _SPOKEN)
         self._status_of = {status: self.ids[token] for status, token in _STATUS.items()}
         self._status_ids = frozenset(self._specials(*_STATUS.values(), "<served>", "<fault>", "<else>"))
-        self._plain = lru_cache(maxsize=65536)(self._encode)
+        self._word = lru_cache(maxsize=65536)(self._encode)
+        self._texts = [tokenizer.decode([token], skip_special_tokens=False) for token in range(vocabulary)]
         self._speakable = lru_cache(maxsize=65536)(self._is_speakable)
         self._senseless = lru_cache(maxsize=1024)(self._without_sense)
         self._names_of = lru_cache(maxsize=1024)(self._names_of_parts)
@@ -352,6 +354,14 @@ class Codec:
         copies = (number for token, number in self._copies.items() if token not in known)
         return (*(() if trace else self._control), *copies)
 
+    def _plain(self, text: str) -> list[int]:
+        """Token ids of a text without control tokens. No token goes on behind a space, so each word has its own."""
+        first, *words = text.split(" ")
+        ids = [*self._word(first)] if first else []
+        for word in words:
+            ids += self._word(" " + word)
+        return ids
+
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -364,9 +374,9 @@ class Codec:
         Angle brackets are dropped, so no text is a control token; with `foreign`, what is no word as well.
         """
         # A copy token has one form, and does not tell whether it is 1: number agreement is left to `read`.
-        text = _FORMS.sub(
-            lambda m: _PLAIN_FORMS[m[0]], " ".join(text.lower().replace("<", " ").replace(">", " ").split())
-        )
+        text = " ".join(text.lower().replace("<", " ").replace(">", " ").split())
+        if "1 " in text or "moderately" in text:
+            text = _FORMS.sub(lambda m: _PLAIN_FORMS[m[0]], text)
         ids: list[int] = []
         at = 0
         marks = handles.conditions if foreign and self.conditions else {}
@@ -454,7 +464,7 @@ class Codec:
         With `count`, a copy token's number of words, for those who have to count them.
         """
         if token not in handles.values:
-            return list(self._plain(" " + value.lower()))
+            return self._plain(" " + value.lower())
         return self._specials(_number(len(handles.values[token].split()))) if count else []
 
     def _objective(self, objective: Objective, handles: Handles, marks: Mapping[str, str], *, count: bool) -> list[int]:
@@ -566,7 +576,9 @@ class Codec:
 
     def agent(self, text: str, handles: Handles, topic: str | None = None) -> list[int]:
         """Token ids of what the agent said."""
-        text = unicodedata.normalize("NFKD", text[:400].translate(_QUOTES)).encode("ascii", "ignore").decode()
+        text = text[:400]
+        if not text.isascii():
+            text = unicodedata.normalize("NFKD", text.translate(_QUOTES)).encode("ascii", "ignore").decode()
         return [self.ids["<agent>"], *self.words(text, handles, topic, foreign=True)]
 
     def reply(self, text: str, handles: Handles, topic: str | None = None, *, end: bool) -> list[int]:
@@ -683,7 +695,10 @@ class Codec:
 
         def flush() -> None:
             if plain:
-                parts.append(self.tokenizer.decode(plain, skip_special_tokens=False))
+                text = "".join([self._texts[token] for token in plain])
+                # A letter of several bytes may be spread over tokens, which are none by themselves.
+                spread = "\ufffd" in text
+                parts.append(self.tokenizer.decode(plain, skip_special_tokens=False) if spread else text)
                 plain.clear()
 
         for token in ids:
