@@ -28,6 +28,7 @@ from ugst_env.goals.policies import compatible, make_rule
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.collect import CollectConfig, collect, read_conversations, replay, varied_policy
 from ugst_env.training.grpo import Prefix, judge
+from ugst_env.training.launch import own_folder
 from ugst_env.training.tiny import TinyConfig, encode, read_shards, run, write_shards
 from ugst_env.users.protocol import UserReply
 from ugst_env.users.tiny import Codec, TinyUser
@@ -74,6 +75,16 @@ def test_replay_is_what_happened(collected: Path, tracker: VerifiableTracker, vo
             assert episode.waiting_for == "user"
         assert {c.value: rate for c, rate in episode.state.success_rates().items()} == row["rates"]
         assert episode.outcome == row["outcome"]
+
+
+def test_a_folder_belongs_to_one_process(tmp_path: Path) -> None:
+    config = CollectConfig(out=tmp_path / "data", conversations=2, user="scripted", processes=1)
+    with own_folder(config.out, resume=False), pytest.raises(FileExistsError, match="another process is writing into"):
+        collect(replace(config, resume=True))
+    # Nothing was written, so there is nothing to resume.
+    assert sum(collect(config).values()) == 2
+    with pytest.raises(FileExistsError, match="is not empty"):
+        collect(config)
 
 
 def test_collecting_resumes_without_loss_or_duplicate(collected: Path, tmp_path: Path) -> None:

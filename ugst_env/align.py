@@ -30,6 +30,7 @@ from ugst_env.metrics import FAILURE_MODES, Talk, difference, figures, hold, lex
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.clerks import CLERKS
 from ugst_env.training.collect import read_rows
+from ugst_env.training.launch import own_folder
 from ugst_env.users.loading import load_user
 from ugst_env.users.protocol import UserSimulator
 from ugst_env.world.database import World
@@ -163,20 +164,14 @@ _FIXED = ("goals", "world", "clerks", "max_turns")
 
 
 def _check_folder(config: AlignConfig, goals: Sequence[UserGoal]) -> None:
-    """See to it that a run can be written to its folder, and that what is there was held under the same conditions.
+    """See to it that what is in the folder of a run was held under the same conditions.
 
     Raises
     ------
-    FileExistsError
-        If the folder holds something and `resume` is off.
     ValueError
-        If its conversations were held under other conditions.
+        If it was held under others.
     """
     out = config.out
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file: name a folder")
-    if out.exists() and any(out.iterdir()) and not config.resume:
-        raise FileExistsError(f"{out} is not empty: name another folder, or resume there")
     settings = out / "config.json"
     if settings.is_file():
         earlier = json.loads(settings.read_text(encoding="utf-8"))
@@ -259,13 +254,20 @@ def converse_all(config: AlignConfig) -> list[tuple[str, str]]:
         For bad input, see `AlignConfig` and `choose_goals`.
     """
     goals, world = choose_goals(config)
-    _check_folder(config, goals)
     lexical_richness()
     # Everything is loaded once before the first word, so that a missing model is told at once and not after hours.
     possible = {label: _load(label, spec, world, config.stages)[1] for label, spec in config.users()}
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(config.out / "config.json", asdict(config))
     rows = [(label, stage) for label, _ in config.users() for stage in dict.fromkeys(possible[label])]
+    with own_folder(config.out, resume=config.resume):
+        _check_folder(config, goals)
+        write_json(config.out / "config.json", asdict(config))
+        _hold_missing(config, goals, world, rows)
+    return rows
+
+
+def _hold_missing(
+    config: AlignConfig, goals: tuple[UserGoal, ...], world: World, rows: Sequence[tuple[str, str]]
+) -> None:
     path = config.out / "conversations.jsonl"
     held = {(told["user"], told["stage"], told["number"], told["seed"]) for told in read_rows(path)}
     wanted = [(number, seed) for seed in range(config.seeds) for number in range(len(goals))]
@@ -288,7 +290,6 @@ def converse_all(config: AlignConfig) -> list[tuple[str, str]]:
                     file.write(json.dumps(told, ensure_ascii=False) + "\n")
                     file.flush()
                     bar.update()
-    return rows
 
 
 # --------------------------------------------------------------------------------------------------------------- report

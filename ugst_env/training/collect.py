@@ -29,6 +29,7 @@ from ugst_env.goals.generator import SPLIT_POLICIES, GoalSource, fits
 from ugst_env.goals.policies import FEWEST_WORDS, compatible, limits, make_rule
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.clerks import CLERKS, clerk_act
+from ugst_env.training.launch import own_folder
 from ugst_env.users.protocol import UserReply, UserSimulator, ask
 from ugst_env.users.scripted import DRIFT_MODES, ScriptedUser
 from ugst_env.world.database import World
@@ -196,12 +197,13 @@ def collect(config: CollectConfig) -> Counter[str]:
     Raises
     ------
     FileExistsError
-        If the folder holds something and `resume` is off.
+        If the folder holds something and `resume` is off, or another process is writing into it.
     """
-    out = config.out
-    if out.exists() and any(out.iterdir()) and not config.resume:
-        raise FileExistsError(f"{out} is not empty: name another folder, or resume there")
-    out.mkdir(parents=True, exist_ok=True)
+    with own_folder(config.out, resume=config.resume):
+        return _collect(config, config.out)
+
+
+def _collect(config: CollectConfig, out: Path) -> Counter[str]:
     held = _held(out)
     parts = [
         [k for k in range(config.conversations) if k % config.processes == i and k not in held]

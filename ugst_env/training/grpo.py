@@ -26,8 +26,8 @@ from ugst_env.models.causal import Prompt
 from ugst_env.reward import SIMULATOR_WEIGHT, reply_indicators
 from ugst_env.tracking.verifiable import Tracked, VerifiableTracker
 from ugst_env.training.collect import default_tracker, read_conversations, replay
-from ugst_env.training.launch import fast_bfloat16, launch
-from ugst_env.training.sft import begin, fit, lora_config
+from ugst_env.training.launch import fast_bfloat16, launch, own_folder
+from ugst_env.training.sft import fit, lora_config, note_config
 from ugst_env.training.weights import Trainee, load_trainee
 from ugst_env.users.language_model import LanguageModelUser
 from ugst_env.users.prompts import messages, read_reply
@@ -363,10 +363,11 @@ def train(config: GRPOStage) -> None:
 def run(config: GRPOStage) -> None:
     """Choose the prefixes, train, and write the model to ``out/model``."""
     rows = [row for folder in config.data for row in read_conversations(folder)]
-    begin(config)
-    chosen = config.out / "prefixes.json"
-    if not chosen.exists():
-        spots = choose_prefixes(config, rows, load_trainee(config.model))
-        chosen.with_suffix(".part").write_text(json.dumps(spots))
-        chosen.with_suffix(".part").replace(chosen)
-    launch(train, config, config.processes)
+    with own_folder(config.out, resume=config.resume):
+        note_config(config)
+        chosen = config.out / "prefixes.json"
+        if not chosen.exists():
+            spots = choose_prefixes(config, rows, load_trainee(config.model))
+            chosen.with_suffix(".part").write_text(json.dumps(spots))
+            chosen.with_suffix(".part").replace(chosen)
+        launch(train, config, config.processes)

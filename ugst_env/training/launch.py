@@ -6,8 +6,12 @@ import multiprocessing
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 
 def fast_bfloat16() -> bool:
@@ -20,6 +24,34 @@ def fast_bfloat16() -> bool:
     # Older versions of torch do not tell.
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.cuda.is_available() or bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+_LOCK = ".lock"
+
+
+@contextmanager
+def own_folder(out: Path, *, resume: bool) -> Iterator[None]:
+    """Make a stage's folder, and have it to oneself: a second process would write the same things once more.
+
+    Raises
+    ------
+    FileExistsError
+        If it is a file, holds something and `resume` is off, or another process has it.
+    """
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file: name a folder")
+    if out.exists() and any(path.name != _LOCK for path in out.iterdir()) and not resume:
+        raise FileExistsError(f"{out} is not empty: name another folder, or resume there")
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(f"another process is writing into {out}: let it finish, or name another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def launch(work: Callable[[Any], None], config: Any, processes: int) -> None:

@@ -24,7 +24,7 @@ from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.collect import default_tracker, read_conversations, replay
-from ugst_env.training.launch import fast_bfloat16, launch
+from ugst_env.training.launch import fast_bfloat16, launch, own_folder
 from ugst_env.training.tiny import encode
 from ugst_env.training.weights import Trainee, load_trainee, save_trainee
 from ugst_env.users.language_model import ChatFormat, LanguageModelUser
@@ -260,17 +260,8 @@ def lora_config(rank: int) -> Any:
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def begin(config: Any) -> None:
-    """Make the stage's folder ready, and note the configuration in it.
-
-    Raises
-    ------
-    FileExistsError
-        If it holds something and `resume` is off.
-    """
-    if config.out.exists() and any(config.out.iterdir()) and not config.resume:
-        raise FileExistsError(f"{config.out} is not empty: name another folder, or resume there")
-    config.out.mkdir(parents=True, exist_ok=True)
+def note_config(config: Any) -> None:
+    """Note a stage's configuration in its folder."""
     (config.out / "config.json").write_text(json.dumps(asdict(config), indent=2, default=str) + "\n")
 
 
@@ -278,6 +269,7 @@ def run(config: SFTStage) -> None:
     """Fine-tune, and write the model to ``out/model``."""
     for folder in config.data:
         read_conversations(folder)
-    begin(config)
-    write_sequences(config)
-    launch(train, config, config.processes)
+    with own_folder(config.out, resume=config.resume):
+        note_config(config)
+        write_sequences(config)
+        launch(train, config, config.processes)

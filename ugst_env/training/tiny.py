@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ugst_env.envs.episode import Episode
 from ugst_env.goal import START, Category, ComponentState, GoalState, Status
 from ugst_env.training.collect import default_tracker, read_conversations, replay
-from ugst_env.training.launch import fast_bfloat16, launch
+from ugst_env.training.launch import fast_bfloat16, launch, own_folder
 from ugst_env.users.protocol import UserReply
 from ugst_env.users.tiny import SPECIAL_TOKENS, Codec, topic_of
 
@@ -418,13 +418,11 @@ def run(config: TinyConfig) -> None:
     FileExistsError
         If ``out`` holds something and `resume` is off.
     """
-    if config.out.exists() and any(config.out.iterdir()) and not config.resume:
-        raise FileExistsError(f"{config.out} is not empty: name another folder, or resume there")
-    config.out.mkdir(parents=True, exist_ok=True)
-    _write_atomically(
-        config.out / "config.json",
-        lambda part: part.write_text(json.dumps(asdict(config), indent=2, default=str) + "\n"),
-    )
-    write_shards(config)
-    launch(train, config, config.processes)
+    with own_folder(config.out, resume=config.resume):
+        _write_atomically(
+            config.out / "config.json",
+            lambda part: part.write_text(json.dumps(asdict(config), indent=2, default=str) + "\n"),
+        )
+        write_shards(config)
+        launch(train, config, config.processes)
     print(f"the model is in {config.out / 'model'}")
