@@ -169,6 +169,7 @@ def test_a_stray_model_notes_its_goal_state_for_every_turn(tmp_path: Path) -> No
         (["collect", "--user", "scripted", "--keep", "some"], "keep must be"),
         (["collect", "--user", "scripted", "--drift", "forget"], "forget=0.1"),
         (["collect", "--user", "scripted", "--drift", "sulk=0.1"], "unknown drift mode 'sulk'"),
+        (["collect", "--user", "scripted", "--stray-temperature", "-1"], "stray_temperature must not"),
         (["collect", "--user", "scripted", "--conversations", "0"], "conversations must be at least 1"),
         (["sft", "--data", "nowhere"], "no conversations in nowhere"),
         (["grpo", "--data", "nowhere"], "no conversations in nowhere"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -87,22 +87,26 @@ _AT: dict[str, dict[Any, int]] = {
 
 
 class View(NamedTuple):
-    """What the database says about the belief: the entities that fit, and the one to offer next, per domain."""
+    """What the database says about the belief: the entities that fit, and the one to offer next, per domain.
+
+    And the actions, by their positions in `ACTIONS`, that the agent can carry out as things stand.
+    """
 
     fits: dict[str, tuple[Entity, ...]]
     first: dict[str, Entity | None]
     another: dict[str, Entity | None]
+    possible: list[int]
 
 
 def look(belief: BeliefState, world: World) -> View:
     """Search the world with the belief, once per domain that the user raised."""
-    view = View({}, {}, {})
+    fits, first, another = {}, {}, {}
     for domain in DOMAINS:
         if domain in belief.raised and domain in world.tables:
-            fits = view.fits[domain] = belief.candidates(domain, world)
-            view.first[domain] = belief.next_candidate(domain, fits, after_offer=False)
-            view.another[domain] = belief.next_candidate(domain, fits, after_offer=True)
-    return view
+            fits[domain] = belief.candidates(domain, world)
+            first[domain] = belief.next_candidate(domain, fits[domain], after_offer=False)
+            another[domain] = belief.next_candidate(domain, fits[domain], after_offer=True)
+    return View(fits, first, another, _possible(belief, first, another))
 
 
 _ALWAYS = [index for index, action in enumerate(ACTIONS) if action.domain is None]
@@ -124,8 +128,9 @@ def _pending(belief: BeliefState, domain: str) -> list[str]:
     return [slot for d, slot in belief.pending if d == domain]
 
 
-def possible(belief: BeliefState, view: View) -> list[int]:
-    """The actions, by their positions in `ACTIONS`, that the agent can carry out as things stand."""
+def _possible(
+    belief: BeliefState, first: Mapping[str, Entity | None], another: Mapping[str, Entity | None]
+) -> list[int]:
     found = [*_ALWAYS]
     for domain in belief.raised:
         at = _OF_DOMAIN.get(domain)
@@ -139,10 +144,10 @@ def possible(belief: BeliefState, view: View) -> list[int]:
                 for index, key, searched in _REQUESTS[domain]
                 if key not in belief.values and (searched or about_booking)
             ]
-        found.append(at["no_offer" if view.first.get(domain) is None else "offer"])
+        found.append(at["no_offer" if first.get(domain) is None else "offer"])
         if not offered:
             continue
-        if view.another.get(domain) is not None:
+        if another.get(domain) is not None:
             found.append(at["offer_next"])
         if _pending(belief, domain):
             found.append(at["inform_requested"])
@@ -151,17 +156,18 @@ def possible(belief: BeliefState, view: View) -> list[int]:
     return found
 
 
-def action_mask(belief: BeliefState, view: View) -> NDArray[np.int8]:
+def action_mask(view: View) -> NDArray[np.int8]:
     """Which actions can be carried out, int8 array of shape (44,), 1 = possible."""
-    mask = np.zeros(len(ACTIONS), dtype=np.int8)
-    mask[possible(belief, view)] = 1
-    return mask
+    cells = bytearray(len(ACTIONS))
+    for action in view.possible:
+        cells[action] = 1
+    return np.frombuffer(cells, np.int8)
 
 
 def decode(action: Action, belief: BeliefState, view: View, world: World) -> AgentAct:
     """Turn a discrete action into an act with true claims. An impossible one becomes ``pardon``."""
     domain = action.domain
-    if ACTION_INDEX[action] not in possible(belief, view):
+    if ACTION_INDEX[action] not in view.possible:
         return AgentAct("pardon")
     if domain is None:
         return AgentAct(action.kind)
@@ -201,59 +207,57 @@ def observe(
     belief: BeliefState, view: View, *, last_action: int | None, turn: int, max_turns: int
 ) -> NDArray[np.float32]:
     """The observation: float32 array of shape (`OBSERVATION_SIZE`,) in [0, 1], laid out as `LAYOUT` says."""
-    # To write into an array is slow, so it is done once for all.
-    marked: list[int | None] = []
-    mark = marked.append
+    # To write into an array is slow, so it is made of bytes; the last one takes what is no feature.
+    cells = bytearray(OBSERVATION_SIZE + 1)
     acts, informed, requested = _AT["user_acts"], _AT["informed"], _AT["requested"]
     for act in belief.user_acts:
-        mark(acts[act.kind])
+        cells[acts[act.kind]] = 1
         if act.kind == "inform":
-            mark(informed.get((act.domain, act.slot)))
+            cells[informed.get((act.domain, act.slot), -1)] = 1
         elif act.kind == "request":
-            mark(requested.get((act.domain, act.slot)))
+            cells[requested.get((act.domain, act.slot), -1)] = 1
     filled, dontcare, pending = _AT["filled"], _AT["dontcare"], _AT["pending"]
     for key, value in belief.values.items():
-        mark((dontcare if value == DONTCARE else filled).get(key))
+        cells[(dontcare if value == DONTCARE else filled).get(key, -1)] = 1
     for key in belief.pending:
-        mark(pending.get(key))
+        cells[pending.get(key, -1)] = 1
     if last_action is not None:
-        mark(_AT["last_action"][last_action])
+        cells[_AT["last_action"][last_action]] = 1
     if belief.domain is not None:
-        mark(_AT["domain"].get(belief.domain))
+        cells[_AT["domain"].get(belief.domain, -1)] = 1
     for domain in belief.raised:
         if domain in INFORMABLE:
-            _observe_domain(mark, domain, belief, view)
-    vector = np.zeros(OBSERVATION_SIZE, dtype=np.float32)
-    vector[[at for at in marked if at is not None]] = 1.0
+            _observe_domain(cells, domain, belief, view)
+    vector = np.frombuffer(cells, np.uint8, OBSERVATION_SIZE).astype(np.float32)
     vector[LAYOUT["turn"]] = min(turn / max_turns, 1.0)
     return vector
 
 
-def _observe_domain(mark: Callable[[int], None], domain: str, belief: BeliefState, view: View) -> None:
-    mark(_AT["raised"][domain])
+def _observe_domain(cells: bytearray, domain: str, belief: BeliefState, view: View) -> None:
+    cells[_AT["raised"][domain]] = 1
     fits = view.fits.get(domain, ())
-    mark(_AT["match_count"][domain, bisect_left(COUNT_STEPS, len(fits))])
+    cells[_AT["match_count"][domain, bisect_left(COUNT_STEPS, len(fits))]] = 1
     offered = belief.offered.get(domain)
     if offered is not None:
-        mark(_AT["offered"][domain])
+        cells[_AT["offered"][domain]] = 1
         if any(entity.name == offered for entity in fits):
-            mark(_AT["offer_fits"][domain])
+            cells[_AT["offer_fits"][domain]] = 1
     if view.another.get(domain) is not None:
-        mark(_AT["another"][domain])
+        cells[_AT["another"][domain]] = 1
     if domain in belief.refused:
-        mark(_AT["refused"][domain])
+        cells[_AT["refused"][domain]] = 1
     if not _pending(belief, domain):
-        mark(_AT["answered"][domain])
+        cells[_AT["answered"][domain]] = 1
     if domain in BOOKING_DOMAINS:
-        _observe_booking(mark, domain, belief)
+        _observe_booking(cells, domain, belief)
 
 
-def _observe_booking(mark: Callable[[int], None], domain: str, belief: BeliefState) -> None:
+def _observe_booking(cells: bytearray, domain: str, belief: BeliefState) -> None:
     if domain in belief.wants_booking:
-        mark(_AT["wants_booking"][domain])
+        cells[_AT["wants_booking"][domain]] = 1
     if belief.booking(domain) is not None:
-        mark(_AT["booking_ready"][domain])
+        cells[_AT["booking_ready"][domain]] = 1
     if domain in belief.booked:
-        mark(_AT["booked"][domain])
+        cells[_AT["booked"][domain]] = 1
     if belief.offered.get(domain) in belief.unbookable.get(domain, ()):
-        mark(_AT["booking_failed"][domain])
+        cells[_AT["booking_failed"][domain]] = 1

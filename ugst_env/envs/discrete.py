@@ -64,7 +64,7 @@ class ActCore(DialogueCore[Observation, int | np.int64]):
         observation = observe(
             episode.belief, view, last_action=self._last_action, turn=episode.turn, max_turns=episode.max_turns
         )
-        return observation, {"action_mask": action_mask(episode.belief, view)}
+        return observation, {"action_mask": action_mask(view)}
 
 
 class UGSTEnv(DialogueEnv[Observation, int | np.int64]):

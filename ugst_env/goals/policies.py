@@ -321,6 +321,8 @@ POLICIES: tuple[Rule, ...] = tuple(
 @lru_cache(maxsize=1024)  # One message is held against every rule.
 def _plain(text: str) -> str:
     """Fold case, quotes and spaces, none of which changes what was said."""
+    if text.isascii():
+        return " ".join(text.lower().replace("`", "'").split())
     folded = unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold()
     return " ".join(folded.split())
 

@@ -339,7 +339,7 @@ _EVENTS = tuple(
 # Each pattern of a kind of fact, or of a mood, needs one of these pieces of text. Most messages have none, and that is
 # found out much faster than by the patterns.
 _ALONE_CUES = ("alone", "solo", "my own", "myself", "just me", "only me", "nobody", "no one")
-_CUES = tuple((cue, kind) for kind, cues in {
+_CUES = {
     "party_size": (
         "of us", "party", "group", "people", "person", "guests", "travellers", "table for", "i'm", "i am", "i'll be",
         "i will be", "we're", "we are", "we'll be", "we will be", *_ALONE_CUES,
@@ -362,11 +362,13 @@ _CUES = tuple((cue, kind) for kind, cues in {
         "panic", "stressed", "nervous", "anxious", "worr", "terrified", "upset", "frantic", "rush", "hurry", "time",
     ),
     "text": (),
-}.items() for cue in cues)  # fmt: skip
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
 def _plain(text: str) -> str:
+    if text.isascii():
+        return " ".join(text.lower().replace("`", "'").split())
     folded = unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold()
     return " ".join(folded.split())
 
@@ -380,11 +382,10 @@ def _stated(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     return (match for match in pattern.finditer(text) if not _DENIED.search(text[: match.start()]))
 
 
-@lru_cache(maxsize=1024)  # One message is held against every fact.
-def _spoken_of(text: str) -> tuple[str, frozenset[str]]:
-    """A message in its plain form, and the kinds of facts, and the moods, that it may say something of."""
-    plain = _plain(text)
-    return plain, frozenset([kind for cue, kind in _CUES if cue in plain])
+@lru_cache(maxsize=4096)  # Whoever chooses among wordings, and all who judge the chosen one, ask the same.
+def _may_speak_of(kind: str, plain: str) -> bool:
+    """Whether a message may say something of a kind of fact, or of a mood."""
+    return any(map(plain.__contains__, _CUES.get(kind, ())))
 
 
 def _number(word: str) -> str:
@@ -412,7 +413,7 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
 
 def contradicted(facts: Iterable[Fact], text: str, acts: Sequence[UserAct]) -> list[Fact]:
     """Those of `facts` that a user utterance `contradicts`."""
-    plain, spoken_of = _spoken_of(text)
+    plain = _plain(text)
     found = []
     for fact in facts:
         kind, value = fact.kind, fact.value
@@ -423,7 +424,7 @@ def contradicted(facts: Iterable[Fact], text: str, acts: Sequence[UserAct]) -> l
         ):
             found.append(fact)
         # Most of what is looked at says nothing of the profile.
-        elif (value if kind == "mood" else kind) not in spoken_of:
+        elif not _may_speak_of(value if kind == "mood" else kind, plain):
             continue
         elif _other_town(value, plain, acts) if kind == "home_town" else _says_otherwise(kind, value, plain):
             found.append(fact)
@@ -440,7 +441,7 @@ def _other_town(home: str, plain: str, acts: Sequence[UserAct]) -> bool:
     )
 
 
-@lru_cache(maxsize=1024)  # Whoever chooses among wordings, and all who judge the chosen one, ask the same.
+@lru_cache(maxsize=1024)
 def _home_towns(plain: str) -> tuple[str, ...]:
     """Where a message says that its speaker comes from."""
     return tuple(match["town"] for pattern in _HOME for match in _stated(pattern, plain))

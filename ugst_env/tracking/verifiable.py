@@ -210,17 +210,15 @@ def _hard_wants(goal: UserGoal) -> tuple[tuple[tuple[int, Want], ...], ...]:
     )
 
 
-def _constraints(track: _Draft, index: int, *, only_stated: bool = False) -> dict[str, str]:
-    """Search constraints of an objective's requirements: the goal's, or only those that the user stated by now."""
+def _constraints(track: _Draft, index: int) -> dict[str, str]:
+    """Search constraints of an objective's requirements, less those that the user spoilt."""
     chosen = {}
-    domain, states = track.goal.objectives[index].domain, track.state.states
+    states = track.state.states
     for k, want in _hard_wants(track.goal)[index]:
         now = states[k]
         if now.user_fault:
             continue
-        value = in_force(want, switched=now.switched)
-        if not only_stated or value in track.stated.get((domain, want.slot), ()):
-            chosen[want.slot] = value
+        chosen[want.slot] = in_force(want, switched=now.switched)
     return chosen
 
 
@@ -595,10 +593,10 @@ class VerifiableTracker:
         if not self._unsettled(track, index):
             return
         domain = objective.domain
-        stated = _constraints(track, index, only_stated=True)
+        everything = _constraints(track, index)
+        stated = {slot: value for slot, value in everything.items() if value in track.stated.get((domain, slot), ())}
         if not _matches(self.world, entity, stated):
             return
-        everything = _constraints(track, index)
         self._switch_details(track, index, entity)
         booked = self._right_booking(track, index)
         for part, now in zip(track.goal.parts[index], self._states(track, index), strict=True):

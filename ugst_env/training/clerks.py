@@ -112,12 +112,12 @@ def _competent(
     belief: BeliefState, view: View, world: World, rng: random.Random, turn: int, max_turns: int
 ) -> AgentAct:
     observation = observe(belief, view, last_action=None, turn=turn, max_turns=max_turns)
-    action = ACTIONS[handcrafted(observation, action_mask(belief, view))]
+    action = ACTIONS[handcrafted(observation, action_mask(view))]
     return decode(action, belief, view, world)
 
 
 def _any(belief: BeliefState, view: View, world: World, rng: random.Random, turn: int, max_turns: int) -> AgentAct:
-    possible = [a for a, ok in zip(ACTIONS, action_mask(belief, view), strict=True) if ok and a.kind != "bye"]
+    possible = [a for a, ok in zip(ACTIONS, action_mask(view), strict=True) if ok and a.kind != "bye"]
     return decode(rng.choice(possible), belief, view, world)
 
 

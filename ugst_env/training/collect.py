@@ -7,6 +7,7 @@ without loss or duplicate. A row holds the goal, what both sides said, and the c
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
@@ -60,6 +61,8 @@ class CollectConfig:
         metadata={"help": "who takes some of the turns, which are not learnt: drift (scripted), or a user as above"},
     )
     stray_rate: float = field(default=0.0, metadata={"help": "share of the turns that the stray user takes"})
+    # More freely than it plays: it is asked for the mistakes that others are to find back from.
+    stray_temperature: float = field(default=0.7, metadata={"help": "how a stray model's replies are drawn"})
     clerks: str = field(default="competent", metadata={"help": f"mixed, or one of {', '.join(CLERKS)}"})
     varied: float = field(
         default=0.0,
@@ -82,6 +85,8 @@ class CollectConfig:
         for name in ("stray_rate", "varied"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.stray_temperature < 0:
+            raise ValueError(f"stray_temperature must not be negative, got {self.stray_temperature}")
         if self.stray_rate and not self.stray:
             raise ValueError("stray_rate needs a stray user: 'drift' or the name of a user")
         if self.drift and self.user != "scripted":
@@ -287,7 +292,7 @@ def _hold(config: CollectConfig, numbers: list[int], path: Path) -> Iterator[int
     drifters = [ScriptedUser(world, vocabulary, drift={mode: 1.0}) for mode in DRIFT_MODES if mode != "terminate"]
     strays: list[UserSimulator] = []
     if config.stray:
-        strays = [*drifters] if config.stray == "drift" else [make_setup(user=config.stray).user]
+        strays = [*drifters] if config.stray == "drift" else [_freely(config)]
     thinker = next((user for user in strays if getattr(user, "trace", False) and not config.steering), None)
     waiting = list(reversed(numbers))
     active: list[_Talk] = []
@@ -313,6 +318,15 @@ def _hold(config: CollectConfig, numbers: list[int], path: Path) -> Iterator[int
                 os.fsync(file.fileno())
                 yield talk.number
             active = going
+
+
+def _freely(config: CollectConfig) -> UserSimulator:
+    """The stray user, with the temperature that strays have."""
+    user = make_setup(user=config.stray).user
+    if hasattr(user, "temperature"):
+        user = copy.copy(user)  # Models are shared.
+        user.temperature = config.stray_temperature
+    return user
 
 
 def _begin(

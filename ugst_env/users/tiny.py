@@ -767,7 +767,7 @@ class TinyUser:
         self,
         folder: str | Path = SHIPPED,
         *,
-        temperature: float = 0.7,
+        temperature: float = 0.5,
         top_p: float = 0.9,
         trace: bool | None = None,
         device: str = "auto",

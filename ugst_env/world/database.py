@@ -164,6 +164,7 @@ class _Index:
         self.rows = rows
         # What one conversation looks for, it looks for turn after turn.
         self.listed = lru_cache(maxsize=256)(self._list)
+        self.matching = lru_cache(maxsize=4096)(self._matching)
         self.everything = (1 << len(rows)) - 1
         self.by_value: dict[str, dict[str, int]] = {slot: {} for slot in SLOTS[domain]}
         self.by_name: dict[str, int] = {}
@@ -204,7 +205,7 @@ class _Index:
                 rows &= self.matching(slot, value)
         return rows
 
-    def matching(self, slot: str, value: str) -> int:
+    def _matching(self, slot: str, value: str) -> int:
         if slot == "name" or slot == "trainID":
             i = self.by_name.get(name_key(value))
             return 0 if i is None else 1 << i
