@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from random import Random
 
@@ -408,27 +408,18 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
     ValueError
         For an unknown kind.
     """
-    return bool(contradicted((fact,), text, acts))
-
-
-def contradicted(facts: Iterable[Fact], text: str, acts: Sequence[UserAct]) -> list[Fact]:
-    """Those of `facts` that a user utterance `contradicts`."""
+    kind, value = fact.kind, fact.value
+    if kind not in _TEXTS:
+        raise ValueError(f"the kind of a profile fact must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind == "party_size":
+        for act in acts:
+            if act.slot == "people" and act.kind == "inform" and act.value not in (None, DONTCARE, value):
+                return True
     plain = _plain(text)
-    found = []
-    for fact in facts:
-        kind, value = fact.kind, fact.value
-        if kind not in _TEXTS:
-            raise ValueError(f"the kind of a profile fact must be one of {', '.join(KINDS)}, got {kind!r}")
-        if kind == "party_size" and any(
-            a.slot == "people" and a.kind == "inform" and a.value not in (None, DONTCARE, value) for a in acts
-        ):
-            found.append(fact)
-        # Most of what is looked at says nothing of the profile.
-        elif not _may_speak_of(value if kind == "mood" else kind, plain):
-            continue
-        elif _other_town(value, plain, acts) if kind == "home_town" else _says_otherwise(kind, value, plain):
-            found.append(fact)
-    return found
+    # Most of what is looked at says nothing of the profile.
+    if not _may_speak_of(value if kind == "mood" else kind, plain):
+        return False
+    return _other_town(value, plain, acts) if kind == "home_town" else _says_otherwise(kind, value, plain)
 
 
 def _other_town(home: str, plain: str, acts: Sequence[UserAct]) -> bool:

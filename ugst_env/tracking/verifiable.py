@@ -46,7 +46,7 @@ from ugst_env.goal import (
     Want,
 )
 from ugst_env.goals.policies import Utterance, violates
-from ugst_env.goals.profiles import contradicted
+from ugst_env.goals.profiles import contradicts
 from ugst_env.world.database import Entity, World
 from ugst_env.world.ontology import BOOKABLE, DOMAINS, INFORMABLE
 
@@ -292,12 +292,15 @@ class VerifiableTracker:
         if previous is not None and previous.kind == "request" and previous.domain and previous.slot:
             requested = (previous.domain, previous.slot)
         utterance = Utterance(text, acts, requested, first=track.turn == 1, last=end, agent_named=track.named)
-        states = track.state.states[: len(track.goal.manner)]
-        kept = [c for c, now in zip(track.goal.manner, states, strict=True) if now.status is Status.ALIGNED]
-        denied = contradicted([c.content for c in kept if isinstance(c.content, Fact)], text, acts)
-        for component in kept:
+        for component, now in zip(track.goal.manner, track.state.states, strict=False):  # They come first.
+            if now.status is not Status.ALIGNED:
+                continue
             content = component.content
-            if content in denied or (isinstance(content, Rule) and violates(content, utterance)):
+            if isinstance(content, Rule):
+                broken = violates(content, utterance)
+            else:
+                broken = isinstance(content, Fact) and contradicts(content, text, acts)
+            if broken:
                 track.state.move(component.id, status=Status.MISALIGNED, cause=Cause.USER)
                 track.note(Cause.USER, component.category.value, component.text)
 

@@ -25,7 +25,7 @@ from ugst_env.goal import (
     Want,
 )
 from ugst_env.goals.policies import ABOUT_ACTS, Limits, Utterance, comply_all, limits, violates
-from ugst_env.goals.profiles import contradicted, contradiction, mention
+from ugst_env.goals.profiles import contradiction, contradicts, mention
 from ugst_env.tracking.verifiable import is_booking_slot
 from ugst_env.users.protocol import UserReply, UserRequest
 from ugst_env.users.wording import Thing, put_into_words
@@ -540,7 +540,7 @@ class ScriptedUser:
             score = self._fidelity(plan, acts)
             said = Utterance(text, acts, requested, first=request.turn == 0, last=plan.end, agent_named=agent_named)
             score -= 0.5 * sum([violates(rule, said) for rule in rules])
-            score -= 0.0 if careless else len(contradicted(facts, text, acts))
+            score -= 0.0 if careless else sum([contradicts(fact, text, acts) for fact in facts])
             score -= 0.2 * (text in earlier)
             score -= 0.1 * (manner.picky and len(_HOTEL.findall(text)) > says_type)
             score -= 0.25 * (manner.alone and _WE.search(text) is not None)
