@@ -30,6 +30,7 @@ from ugst_env.training.collect import CollectConfig, collect, read_conversations
 from ugst_env.training.grpo import Prefix, judge
 from ugst_env.training.launch import own_folder
 from ugst_env.training.tiny import TinyConfig, encode, read_shards, run, write_shards
+from ugst_env.training.weights import AverageStage, average, load_trainee, save_trainee
 from ugst_env.users.protocol import UserReply
 from ugst_env.users.tiny import Codec, TinyUser
 from ugst_env.world.database import World
@@ -343,6 +344,22 @@ def test_training_from_scratch_resumes(collected: Path, tmp_path: Path) -> None:
     assert shards == {path.name: path.read_bytes() for path in (tmp_path / "m" / "data").iterdir()}
     assert all(mask.any() for _, mask in read_shards(tmp_path / "m" / "data", longest=2048))
     assert TinyUser(tmp_path / "m" / "model").reply([]) == []
+
+
+def test_averaged_weights_are_the_mean_and_play(tmp_path: Path) -> None:
+    import torch
+
+    moved = load_trainee("ugst-tiny")
+    with torch.no_grad():
+        for weight in moved.model.parameters():
+            weight.add_(0.5)
+    save_trainee(moved, moved.model, tmp_path / "moved")
+    average(AverageStage(("ugst-tiny", f"hf:{tmp_path / 'moved'}"), tmp_path / "both"))
+    before, after = (load_trainee(n).model.state_dict() for n in ("ugst-tiny", f"hf:{tmp_path / 'both' / 'model'}"))
+    assert all(torch.allclose(after[k] - before[k], torch.tensor(0.25), atol=2e-3) for k in before)
+    assert TinyUser(tmp_path / "both" / "model").reply([]) == []
+    with pytest.raises(ValueError, match="at least one model to average"):
+        average(AverageStage((), tmp_path / "none"))
 
 
 @pytest.mark.slow

@@ -194,7 +194,7 @@ SOFT_RIGHT_WORDS = frozenset(
 SOFT_LEFT_ONLY = re.compile(
     r"if (?:possible|available|you can|i can)|would be (?:nice|lovely|ideal|a plus|a bonus)|nice to have|a bonus"
 )
-SOFT_AFTER = re.compile(rf"[ ,]*(?:please[ ,]*)?(?:{SOFT_RIGHT.pattern})[ ,]*(?:please)?[ .!?]*$")
+SOFT_AFTER = re.compile(rf"[ ,]*(?:please[ ,]*)?(?:{SOFT_RIGHT.pattern})(?:[ ,]*please)? ?(?:[,.!?]|$)")
 SOFT_BEFORE = re.compile(rf"(?:{SOFT_RIGHT.pattern}) ?, ?$")
 CORRECTION = re.compile(
     r"\b(?:no wait|wait no|wait|i mean|i meant|sorry|scratch that|make that|correction|or rather)\b"

@@ -661,12 +661,12 @@ class _Reading:
                 between = self.norm[at : match.start()]
                 if not re.search(r" and | but ", between):
                     return True
-        # The hedge stands apart: "in the centre, if possible", "if possible, in the centre".
+        # The hedge stands apart: "in the centre, if possible, if you don't mind", "if possible, in the centre".
         first, last = _span(self.sentences, at)
-        return (
-            patterns.SOFT_AFTER.match(self.norm, end, last) is not None
-            or patterns.SOFT_BEFORE.search(self.norm, first, start) is not None
-        )
+        after = patterns.SOFT_AFTER.match(self.norm, end, last)
+        if after is not None and not any(after.end() <= mention.start < last for mention in self.mentions):
+            return True
+        return patterns.SOFT_BEFORE.search(self.norm, first, start) is not None
 
     # ......................................................................................................... dontcare
 

@@ -11,14 +11,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ugst_env.training import collect, grpo, sft, tiny
+from ugst_env.training import collect, grpo, sft, tiny, weights
 
 # Scripted users that lose track, contradict themselves, leave early, waste turns and hop between tasks.
 DRIFT = "forget=0.2,contradict=0.15,terminate=0.05,dawdle=0.12,misprioritise=0.12"
 
 # Of each round of fine-tuning: conversations, the share of turns that the model takes, whether it is shown goal states.
 # In the later rounds it has to write them itself, and learns to find back from its own mistakes.
-ROUNDS = ((12000, 0.25, True), (12000, 0.4, False), (16000, 0.5, False), (16000, 0.5, False))
+ROUNDS = (
+    (12000, 0.25, True),
+    (12000, 0.4, False),
+    (16000, 0.5, False),
+    (16000, 0.5, False),
+    (16000, 0.5, False),
+    (16000, 0.5, False),
+)
+# Each round leaves some things better and others worse; the mean of the last ones has less of either.
+AVERAGED = 3
 
 
 def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> Iterator[Any]:
@@ -28,7 +37,8 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
     2. Fine-tuning, in rounds: the scripted user, steered, holds conversations in which the model of the round before
        takes some of the turns. The scripted user's replies are learnt, in whatever situation it was put, and to write
        the goal state before each, which from now on is the model's reasoning trace.
-    3. GRPO on prefixes of the fine-tuned model's own conversations, mostly without goal states.
+    3. The weights of the last rounds are averaged.
+    4. GRPO on prefixes of the fine-tuned model's own conversations, mostly without goal states.
     """
 
     def amount(number: int) -> int:
@@ -62,7 +72,9 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
             **common,
         )
         before = f"sft-{k}"
-    name = f"hf:{out / before / 'model'}"
+    last = range(len(ROUNDS) - AVERAGED + 1, len(ROUNDS) + 1)
+    yield weights.AverageStage(models=tuple(f"hf:{out / f'sft-{k}' / 'model'}" for k in last), out=out / "sft")
+    name = f"hf:{out / 'sft' / 'model'}"
     yield collect.CollectConfig(
         out=out / "grpo-data",
         user=name,
@@ -88,6 +100,7 @@ RUN = {
     collect.CollectConfig: collect.run,
     tiny.TinyConfig: tiny.run,
     sft.SFTStage: sft.run,
+    weights.AverageStage: weights.average,
     grpo.GRPOStage: grpo.run,
 }
 

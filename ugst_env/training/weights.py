@@ -64,6 +64,33 @@ def load_trainee(name: str) -> Trainee:
     return Trainee(user, user.model.model, tokenizer)
 
 
+@dataclass(frozen=True)
+class AverageStage:
+    """Which models to average, the one whose settings count last, and where the result goes (``out/model``)."""
+
+    models: tuple[str, ...]
+    out: Path
+
+
+def average(config: AverageStage) -> None:
+    """Average the weights of models that were trained one from the other (SWA, arXiv 1803.05407).
+
+    Raises
+    ------
+    ValueError
+        Without models, or where they differ in their parameters.
+    """
+    if not config.models:
+        raise ValueError("models must name at least one model to average, got none")
+    trainees = [load_trainee(name) for name in config.models]
+    *others, last = (trainee.model.state_dict() for trainee in trainees)
+    for name, other in zip(config.models, others, strict=False):
+        if {k: v.shape for k, v in other.items()} != {k: v.shape for k, v in last.items()}:
+            raise ValueError(f"{name} and {config.models[-1]} differ in their parameters, so they have no average")
+    trainees[-1].model.load_state_dict({k: sum(o[k] for o in (*others, last)) / len(trainees) for k in last})
+    save_trainee(trainees[-1], trainees[-1].model, config.out / "model")
+
+
 def save_trainee(trainee: Trainee, model: Any, folder: Path) -> None:
     """Write the model as safetensors with its tokenizer; LoRA weights are merged into it.
 
