@@ -26,6 +26,7 @@ from ugst_env.goals.files import goal_of, goal_record
 from ugst_env.goals.generator import SPLIT_POLICIES, challenge, fits
 from ugst_env.goals.policies import compatible, make_rule
 from ugst_env.tracking.verifiable import VerifiableTracker
+from ugst_env.envs.setup import make_setup
 from ugst_env.training.collect import CollectConfig, collect, read_conversations, replay, varied_policy
 from ugst_env.training.grpo import Prefix, judge
 from ugst_env.training.launch import own_folder
@@ -156,6 +157,10 @@ def test_a_stray_model_notes_its_goal_state_for_every_turn(tmp_path: Path) -> No
     turns = [turn for row in read_conversations(config.out) for turn in row["turns"]]
     assert {turn["learn"] for turn in turns} == {True, False}
     assert all("<INC>" in turn["trace"] or "<COM>" in turn["trace"] or "<ATT>" in turn["trace"] for turn in turns)
+    # The stray model is drawn from more freely than it plays, and plays as before.
+    collect(replace(config, out=tmp_path / "greedy", stray_temperature=0.0))
+    assert [*read_conversations(tmp_path / "greedy")] != [*read_conversations(config.out)]
+    assert make_setup(user="ugst-tiny").user.temperature == TinyUser().temperature > 0
     collect(replace(config, out=tmp_path / "shown", steering=True))
     assert not any(
         "<" in turn.get("trace", "") for row in read_conversations(tmp_path / "shown") for turn in row["turns"]
