@@ -21,12 +21,12 @@ from ugst_env.cli import main
 from ugst_env.dialogue.acts import AgentAct
 from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
+from ugst_env.envs.setup import make_setup
 from ugst_env.goal import Ask, Category, Objective, UserGoal, Want
 from ugst_env.goals.files import goal_of, goal_record
 from ugst_env.goals.generator import SPLIT_POLICIES, challenge, fits
 from ugst_env.goals.policies import compatible, make_rule
 from ugst_env.tracking.verifiable import VerifiableTracker
-from ugst_env.envs.setup import make_setup
 from ugst_env.training.collect import CollectConfig, collect, read_conversations, replay, varied_policy
 from ugst_env.training.grpo import Prefix, judge
 from ugst_env.training.launch import own_folder
