@@ -318,8 +318,8 @@ POLICIES: tuple[Rule, ...] = tuple(
 )  # fmt: skip
 
 
-@lru_cache(maxsize=1024)  # One message is held against every rule.
-def _plain(text: str) -> str:
+@lru_cache(maxsize=2048)  # One message is held against every rule and every fact.
+def plain_form(text: str) -> str:
     """Fold case, quotes and spaces, none of which changes what was said."""
     if text.isascii():
         return " ".join(text.lower().replace("`", "'").split())
@@ -332,12 +332,12 @@ _QUOTES = str.maketrans({**dict.fromkeys("‘’‛`´", "'"), **dict.fromkeys("
 
 @lru_cache(maxsize=1024)
 def _pattern(before: str, phrase: str, behind: str) -> re.Pattern[str]:
-    return re.compile(f"{before}{re.escape(_plain(phrase))}{behind}")
+    return re.compile(f"{before}{re.escape(plain_form(phrase))}{behind}")
 
 
 def _says(text: str, phrase: str) -> bool:
-    plain = _plain(text)
-    return _plain(phrase) in plain and _pattern(r"(?<!\w)", phrase, r"(?!\w)").search(plain) is not None
+    plain = plain_form(text)
+    return plain_form(phrase) in plain and _pattern(r"(?<!\w)", phrase, r"(?!\w)").search(plain) is not None
 
 
 def _words(text: str) -> int:
@@ -397,7 +397,7 @@ def _violated(rule: Rule, text: str, utterance: Utterance) -> bool:
     """`violates`, of other words in the situation of `utterance`."""
     if rule.kind not in _WORDING:
         raise ValueError(f"the kind of a policy must be one of {', '.join(KINDS)}, got {rule.kind!r}")
-    plain = _plain(text)
+    plain = plain_form(text)
     return bool(plain) and rule.kind in _BROKEN and _BROKEN[rule.kind](rule.value, text, plain, utterance)
 
 

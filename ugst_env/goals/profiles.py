@@ -20,13 +20,13 @@ a booking ("coming from" the station that a train leaves from) is no contradicti
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from random import Random
 
 from ugst_env.dialogue.acts import DONTCARE, UserAct
 from ugst_env.goal import Fact
+from ugst_env.goals.policies import plain_form
 
 BUDGETS = ("tight", "comfortable", "generous")
 MOODS = ("hurried", "cheerful", "grumpy", "tired", "anxious", "excited", "calm")
@@ -365,15 +365,6 @@ _CUES = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=1024)
-def _plain(text: str) -> str:
-    if text.isascii():
-        return " ".join(text.lower().replace("`", "'").split())
-    folded = unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold()
-    return " ".join(folded.split())
-
-
-_QUOTES = str.maketrans({**dict.fromkeys("‘’‛`´", "'"), **dict.fromkeys("“”„‟", '"')})
 _DENIED = re.compile(r"(?:\bnot|n't|\bnever|\bno longer)(?: \w+)? *$")
 
 
@@ -415,7 +406,7 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
         for act in acts:
             if act.slot == "people" and act.kind == "inform" and act.value not in (None, DONTCARE, value):
                 return True
-    plain = _plain(text)
+    plain = plain_form(text)
     # Most of what is looked at says nothing of the profile.
     if not _may_speak_of(value if kind == "mood" else kind, plain):
         return False
@@ -425,7 +416,7 @@ def contradicts(fact: Fact, text: str, acts: Sequence[UserAct]) -> bool:
 def _other_town(home: str, plain: str, acts: Sequence[UserAct]) -> bool:
     departures = {act.value for act in acts if act.kind == "inform" and act.slot == "departure" and act.value}
     return any(
-        not f"{town} ".startswith(f"{_plain(home)} ")
+        not f"{town} ".startswith(f"{plain_form(home)} ")
         and town.split()[0] not in _NO_TOWN
         and not any(town.startswith(departure) for departure in departures)
         for town in _home_towns(plain)
@@ -453,10 +444,12 @@ def _says_otherwise(kind: str, value: str, plain: str) -> bool:
     if kind == "companion":
         if value == "alone":
             return any(_stated(_ALONG, plain))
-        return any(_stated(_ALONE, plain)) or any(match["who"] == _plain(value) for match in _WITHOUT.finditer(plain))
+        return any(_stated(_ALONE, plain)) or any(
+            match["who"] == plain_form(value) for match in _WITHOUT.finditer(plain)
+        )
     if kind == "name":
         names = (match["name"] or match["called"] or match["speaking"] for match in _stated(_NAME, plain))
-        return any(name != _plain(value).split()[0] for name in names)
+        return any(name != plain_form(value).split()[0] for name in names)
     return False
 
 
@@ -524,9 +517,9 @@ def contradiction(fact: Fact, rng: Random) -> str:
     if kind == "party_size":
         other = rng.choice([str(n) for n in range(2, 10) if str(n) != value])
     elif kind == "home_town":
-        other = rng.choice([town for town in _OTHER_TOWNS if _plain(town) != _plain(value)])
+        other = rng.choice([town for town in _OTHER_TOWNS if plain_form(town) != plain_form(value)])
     elif kind == "name":
-        other = rng.choice([name for name in _OTHER_NAMES if _plain(name) != _plain(value)])
+        other = rng.choice([name for name in _OTHER_NAMES if plain_form(name) != plain_form(value)])
     elif kind == "budget":
         other = rng.choice([budget for budget in BUDGETS if budget != value])
     elif kind == "occasion":
