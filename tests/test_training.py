@@ -148,6 +148,16 @@ def test_varied_policies_are_never_held_out_and_always_matter(world: World) -> N
     assert sizes == {1, 2, 3}
 
 
+def test_some_varied_goals_have_neither_profile_nor_rules(tmp_path: Path) -> None:
+    config = CollectConfig(out=tmp_path / "data", user="scripted", conversations=40, varied=1.0)
+    collect(config)
+    goals = [row["goal"] for row in read_conversations(config.out)]
+    bare = [goal for goal in goals if not goal.get("policy")]
+    assert 1 <= len(bare) <= 15
+    assert not any(goal.get("profile") for goal in bare)
+    assert all(goal["profile"] for goal in goals if goal not in bare)
+
+
 def test_a_stray_model_notes_its_goal_state_for_every_turn(tmp_path: Path) -> None:
     """Also for the turns that it does not take, if it is not shown the goal state."""
     config = CollectConfig(
@@ -375,6 +385,9 @@ def test_the_whole_recipe_runs_and_keeps_what_is_done(
 
     arguments = ["recipe", "--out", str(tmp_path / "r"), "--processes", "1", "--scale", "0.005"]
     monkeypatch.setattr("sys.argv", arguments)
+    # Later rounds do what the third does.
+    monkeypatch.setattr(recipe, "FIRST_PASS", recipe.FIRST_PASS[:3])
+    monkeypatch.setattr(recipe, "SECOND_PASS", recipe.SECOND_PASS[:1])
     recipe.main()
     assert TinyUser(tmp_path / "r" / "grpo" / "model").reply([]) == []
     log = [json.loads(line) for line in (tmp_path / "r" / "grpo" / "log.jsonl").read_text().splitlines()]

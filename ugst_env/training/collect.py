@@ -66,7 +66,10 @@ class CollectConfig:
     clerks: str = field(default="competent", metadata={"help": f"mixed, or one of {', '.join(CLERKS)}"})
     varied: float = field(
         default=0.0,
-        metadata={"help": "share of goals with up to three rules of many more parameters, and more conditions"},
+        metadata={
+            "help": "share of goals with more conditions, and up to three rules of many more parameters, or none and "
+            "no profile"
+        },
     )
     max_turns: int = field(default=10, metadata={"help": "limit of user turns"})
     batch: int = field(default=64, metadata={"help": "conversations held at a time"})
@@ -156,6 +159,8 @@ _HELD_OUT = frozenset((rule.kind, rule.value) for split in ("val", "test") for r
 _VARIED_COUNTS = {1: 0.55, 2: 0.3, 3: 0.15}
 # What has to be found out before it is known which value counts, and what is not there, take the most practice.
 _VARIED_KINDS = {"plain": 0.3, "impossible": 0.1, "conditional": 0.6}
+# The share of varied goals without profile and rules, as goals made of other data sets are.
+_BARE = 0.15
 
 
 def varied_policy(rng: random.Random, objectives: Sequence[Objective]) -> tuple[Rule, ...]:
@@ -339,6 +344,8 @@ def _begin(
     goal: UserGoal = fixed[number % len(fixed)] if fixed else source(rng)
     if varied:
         goal = replace(goal, policy=varied_policy(rng, goal.objectives))
+        if rng.random() < _BARE:
+            goal = replace(goal, profile=(), policy=())
     mixes = CLERK_MIXES if config.clerks == "mixed" else ((1.0, {config.clerks: 1.0}),)
     mix = rng.choices([m for _, m in mixes], [weight for weight, _ in mixes])[0]
     episode = Episode(

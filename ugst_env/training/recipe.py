@@ -16,15 +16,20 @@ from ugst_env.training import collect, grpo, sft, tiny, weights
 # Scripted users that lose track, contradict themselves, leave early, waste turns and hop between tasks.
 DRIFT = "forget=0.2,contradict=0.15,terminate=0.05,dawdle=0.12,misprioritise=0.12"
 
-# Of each round of fine-tuning: conversations, the share of turns that the model takes, whether it is shown goal states.
-# In the later rounds it has to write them itself, and learns to find back from its own mistakes.
-ROUNDS = (
+# Of each round of fine-tuning, in two passes: conversations, the share of turns the model takes, whether it is shown
+# goal states. In the later rounds it has to write them itself, and learns to find back from its own mistakes.
+FIRST_PASS = (
     (12000, 0.25, True),
     (12000, 0.4, False),
     (16000, 0.5, False),
     (16000, 0.5, False),
     (16000, 0.5, False),
     (16000, 0.5, False),
+)
+SECOND_PASS = (
+    (12000, 0.5, False),
+    (12000, 0.5, False),
+    (12000, 0.5, False),
 )
 # Each round leaves some things better and others worse; the mean of the last ones has less of either.
 AVERAGED = 3
@@ -39,6 +44,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
        the goal state before each, which from now on is the model's reasoning trace.
     3. The weights of the last rounds are averaged.
     4. GRPO on prefixes of the fine-tuned model's own conversations, mostly without goal states.
+    5. Steps 2 to 4 once more, from there.
     """
 
     def amount(number: int) -> int:
@@ -50,50 +56,52 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
         out=out / "base-data", user="scripted", drift=DRIFT, conversations=amount(8000), **train
     )
     yield tiny.TinyConfig(data=out / "base-data", out=out / "base", tokens=amount(6_000_000), trace=1.0, **common)
-    before = "base"
-    for k, (conversations, share, steering) in enumerate(ROUNDS, start=1):
-        data, model = out / f"sft-data-{k}", out / f"sft-{k}"
+    before, k = "base", 0
+    for rounds, ending in ((FIRST_PASS, "-first"), (SECOND_PASS, "")):
+        for conversations, share, steering in rounds:
+            k += 1
+            yield collect.CollectConfig(
+                out=out / f"sft-data-{k}",
+                user="scripted",
+                stray=f"hf:{out / before / 'model'}",
+                stray_rate=share,
+                steering=steering,
+                conversations=amount(conversations),
+                batch=256,
+                **{**train, "seed": seed + k},
+            )
+            yield sft.SFTStage(
+                data=(out / f"sft-data-{k}",),
+                out=out / f"sft-{k}",
+                model=f"hf:{out / before / 'model'}",
+                trace=1.0,
+                batch=16,
+                **common,
+            )
+            before = f"sft-{k}"
+        last = tuple(f"hf:{out / f'sft-{k - j}' / 'model'}" for j in reversed(range(AVERAGED)))
+        yield weights.AverageStage(models=last, out=out / f"sft{ending}")
+        name = f"hf:{out / f'sft{ending}' / 'model'}"
         yield collect.CollectConfig(
-            out=data,
-            user="scripted",
-            stray=f"hf:{out / before / 'model'}",
-            stray_rate=share,
-            steering=steering,
-            conversations=amount(conversations),
-            batch=256,
-            **{**train, "seed": seed + k},
+            out=out / f"grpo-data{ending}",
+            user=name,
+            steering=False,
+            conversations=amount(1500),
+            **{**train, "seed": seed + k + 1, "varied": 0.6},
         )
-        yield sft.SFTStage(
-            data=(data,),
-            out=model,
-            model=f"hf:{out / before / 'model'}",
-            trace=1.0,
-            batch=16,
+        yield grpo.GRPOStage(
+            data=(out / f"grpo-data{ending}",),
+            out=out / f"grpo{ending}",
+            model=name,
+            prefixes=amount(2400),
+            batch=8,
+            steps=amount(120),
+            # With 4e-5 the model leaves earlier, on the strength of goal states that it wrote and no reward pays for.
+            learning_rate=1e-5,
+            steered=0.3,
             **common,
         )
-        before = f"sft-{k}"
-    last = range(len(ROUNDS) - AVERAGED + 1, len(ROUNDS) + 1)
-    yield weights.AverageStage(models=tuple(f"hf:{out / f'sft-{k}' / 'model'}" for k in last), out=out / "sft")
-    name = f"hf:{out / 'sft' / 'model'}"
-    yield collect.CollectConfig(
-        out=out / "grpo-data",
-        user=name,
-        steering=False,
-        conversations=amount(1500),
-        **{**train, "seed": seed + len(ROUNDS) + 1, "varied": 0.6},
-    )
-    yield grpo.GRPOStage(
-        data=(out / "grpo-data",),
-        out=out / "grpo",
-        model=name,
-        prefixes=amount(2400),
-        batch=8,
-        steps=amount(120),
-        # With 4e-5 the model leaves earlier, on the strength of goal states that it wrote, which no reward is paid for.
-        learning_rate=1e-5,
-        steered=0.3,
-        **common,
-    )
+        before = f"grpo{ending}"
 
 
 RUN = {
