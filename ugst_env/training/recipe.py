@@ -60,10 +60,11 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
     for rounds, ending in ((FIRST_PASS, "-first"), (SECOND_PASS, "")):
         for conversations, share, steering in rounds:
             k += 1
+            model = f"hf:{out / before / 'model'}"
             yield collect.CollectConfig(
                 out=out / f"sft-data-{k}",
                 user="scripted",
-                stray=f"hf:{out / before / 'model'}",
+                stray=model,
                 stray_rate=share,
                 steering=steering,
                 conversations=amount(conversations),
@@ -73,7 +74,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
             yield sft.SFTStage(
                 data=(out / f"sft-data-{k}",),
                 out=out / f"sft-{k}",
-                model=f"hf:{out / before / 'model'}",
+                model=model,
                 trace=1.0,
                 batch=16,
                 **common,
@@ -81,10 +82,10 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
             before = f"sft-{k}"
         last = tuple(f"hf:{out / f'sft-{k - j}' / 'model'}" for j in reversed(range(AVERAGED)))
         yield weights.AverageStage(models=last, out=out / f"sft{ending}")
-        name = f"hf:{out / f'sft{ending}' / 'model'}"
+        model = f"hf:{out / f'sft{ending}' / 'model'}"
         yield collect.CollectConfig(
             out=out / f"grpo-data{ending}",
-            user=name,
+            user=model,
             steering=False,
             conversations=amount(1500),
             **{**train, "seed": seed + k + 1, "varied": 0.6},
@@ -92,7 +93,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
         yield grpo.GRPOStage(
             data=(out / f"grpo-data{ending}",),
             out=out / f"grpo{ending}",
-            model=name,
+            model=model,
             prefixes=amount(2400),
             batch=8,
             steps=amount(120),
