@@ -17,7 +17,7 @@ import ugst_env  # noqa: F401
 from ugst_env.conversation import Conversation
 from ugst_env.dialogue.understanding import Vocabulary
 from ugst_env.envs.episode import Episode
-from ugst_env.goal import Objective, UserGoal, Want
+from ugst_env.goal import Ask, Objective, UserGoal, Want
 from ugst_env.goals.generator import challenge, goal_source
 from ugst_env.metrics import alignment, converse
 from ugst_env.tracking.verifiable import VerifiableTracker
@@ -205,6 +205,42 @@ def test_newer_models_have_marked_what_a_detail_hangs_on(condition: str, said: s
     assert [token for token in heard if token in mark] == mark * marked
     # Who asks for it themselves has not found out yet.
     assert newer.reply(said, handles, "hotel", end=False) == plain.reply(said, handles, "hotel", end=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "topic", "marks"),
+    [
+        ("For Kilnside, the postcode is cb21ab.", "hotel", ["<ask.hotel.postcode>"]),
+        ("For Dragon Staithe, the postcode is cb21ab.", "restaurant", ["<ask.restaurant.postcode>"]),
+        ("The phone number is 0123.", "hotel", []),  # Which only the restaurant is asked for.
+        ("The phone is 0123.", "restaurant", ["<ask.restaurant.phone>"]),
+        ("Do you need the postcode?", "hotel", []),
+        ("The postcode is cb21ab.", None, []),
+    ],
+)
+def test_newer_models_have_marked_whose_postcode_it_is(said: str, topic: str | None, marks: list[str]) -> None:
+    codec = Codec(Tokenizer.from_file(str(SHIPPED / "tokenizer.json")), conditions=True)
+    goal = UserGoal(
+        (
+            Objective("restaurant", "find", (Ask("phone"), Ask("postcode"))),
+            Objective("hotel", "find", (Ask("postcode"),)),
+        )
+    )
+    handles = codec.handles(goal)
+    heard = codec.agent(said, handles, topic)
+    assert [name for name, number in codec.ids.items() if number in heard and name.startswith("<ask.")] == marks
+    assert heard.count(codec.ids["<served>"]) == len(marks)
+    assert codec.ids["<served>"] not in codec.reply(said, handles, topic, end=False)
+
+
+def test_an_agents_nouns_and_other_numbers_are_no_values_of_the_goal(codec: Codec) -> None:
+    wants = (Want("type", "hotel"), Want("stay", "4"), Want("people", "2"))
+    goal = UserGoal((Objective("hotel", "book", wants),))
+    handles = codec.handles(goal)
+    heard = codec.agent("The Gilded Heron Hotel is a 4 star hotel for 2 people. For 4 nights?", handles, "hotel")
+    assert [token for token in map(codec._names.get, heard) if token] == ["<agent>", "<=hotel.people>", "<=hotel.stay>"]
+    said = codec.reply("It must be a hotel for 4 nights.", handles, end=False)
+    assert [token for token in map(codec._names.get, said) if token] == ["<=hotel.type>", "<=hotel.stay>", "<end>"]
 
 
 def test_same_replies_alone_and_in_a_batch(tiny: TinyUser, world: World) -> None:

@@ -387,7 +387,7 @@ def test_the_whole_recipe_runs_and_keeps_what_is_done(
     monkeypatch.setattr("sys.argv", arguments)
     # Later rounds do what the third does.
     monkeypatch.setattr(recipe, "FIRST_PASS", recipe.FIRST_PASS[:3])
-    monkeypatch.setattr(recipe, "SECOND_PASS", recipe.SECOND_PASS[:1])
+    monkeypatch.setattr(recipe, "LATER_PASS", recipe.LATER_PASS[:1])
     recipe.main()
     assert TinyUser(tmp_path / "r" / "grpo" / "model").reply([]) == []
     log = [json.loads(line) for line in (tmp_path / "r" / "grpo" / "log.jsonl").read_text().splitlines()]

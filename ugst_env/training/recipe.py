@@ -16,7 +16,7 @@ from ugst_env.training import collect, grpo, sft, tiny, weights
 # Scripted users that lose track, contradict themselves, leave early, waste turns and hop between tasks.
 DRIFT = "forget=0.2,contradict=0.15,terminate=0.05,dawdle=0.12,misprioritise=0.12"
 
-# Of each round of fine-tuning, in two passes: conversations, the share of turns the model takes, whether it is shown
+# Of each round of fine-tuning, in three passes: conversations, the share of turns the model takes, whether it is shown
 # goal states. In the later rounds it has to write them itself, and learns to find back from its own mistakes.
 FIRST_PASS = (
     (12000, 0.25, True),
@@ -26,7 +26,7 @@ FIRST_PASS = (
     (16000, 0.5, False),
     (16000, 0.5, False),
 )
-SECOND_PASS = (
+LATER_PASS = (
     (12000, 0.5, False),
     (12000, 0.5, False),
     (12000, 0.5, False),
@@ -44,7 +44,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
        the goal state before each, which from now on is the model's reasoning trace.
     3. The weights of the last rounds are averaged.
     4. GRPO on prefixes of the fine-tuned model's own conversations, mostly without goal states.
-    5. Steps 2 to 4 once more, from there.
+    5. Steps 2 to 4 twice more, from there.
     """
 
     def amount(number: int) -> int:
@@ -57,7 +57,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
     )
     yield tiny.TinyConfig(data=out / "base-data", out=out / "base", tokens=amount(6_000_000), trace=1.0, **common)
     before, k = "base", 0
-    for rounds, ending in ((FIRST_PASS, "-first"), (SECOND_PASS, "")):
+    for rounds, ending in ((FIRST_PASS, "-first"), (LATER_PASS, "-second"), (LATER_PASS, "")):
         for conversations, share, steering in rounds:
             k += 1
             model = f"hf:{out / before / 'model'}"

@@ -19,11 +19,15 @@ write states (the base of the recipe) gets a prompt without any, which begins wi
 
 A value of the goal is a *copy token*, such as ``<=restaurant.food>``, wherever it stands: in what the user said, in
 what the agent said, and in what the model says. The runtime puts the value in its place, so the model copies names that
-it never saw, and reads off the agent's words whether they name the goal's value or another. Letter case is one token
-per message; punctuation marks and case that a policy asks for are put in there as well.
+it never saw, and reads off the agent's words whether they name the goal's value or another. Only "hotel" and
+"guesthouse" stay words where the agent says them, and are told in the goal: what is a value when the user says it is
+most often just a noun of the agent's. Letter case is one token per message; punctuation marks and case that a policy
+asks for are put in there as well.
 
 Where the agent's words say what a detail of the goal hangs on ("from Monday, but from Saturday if it has 4 stars"),
 newer models have that marked: ``a <if> <hotel.day> 4 star hotel``. Whether the detail changes is theirs to conclude.
+So is a word for something to find out that several kinds of places have, by the place that is spoken of: ``the
+<ask.hotel.postcode> <served> postcode is cb21ab`` is not the postcode of the restaurant before.
 """
 
 from __future__ import annotations
@@ -156,6 +160,8 @@ class Handles:
         Which tokens a lower-case piece of text may stand for, as (token, whether it is spelt out in words).
     conditions
         What details of the goal hang on, by the lower-case text that says so: the tokens of the mark before it.
+    asked
+        What is to be found out, by the domain and the lower-case word for it: the tokens of the mark before it.
     rendered
         The rules about punctuation and letter case, which `Codec.read` keeps.
     """
@@ -163,6 +169,7 @@ class Handles:
     values: Mapping[str, str]
     forms: Mapping[str, tuple[tuple[str, bool], ...]]
     conditions: Mapping[str, str]
+    asked: Mapping[str | None, Mapping[str, str]]
     rendered: tuple[Rule, ...] = ()
 
     @cached_property
@@ -192,13 +199,17 @@ def _find(forms: Iterable[str], text: str) -> Iterator[tuple[int, int]]:
 # What makes a piece of text a part of a longer word or number.
 _GLUED_BEFORE = re.compile(r"[\w:.]")
 _GLUED_BEHIND = re.compile(r"[\w:]|\.\d")
-NO_HANDLES = Handles({}, {}, {})
+NO_HANDLES = Handles({}, {}, {}, {})
+# What several kinds of places have, so that the word does not tell whose it is.
+_SHARED = ("address", "postcode", "phone")
+# What an agent calls a place to stay, whether or not the goal has it for a value.
+_NOUNS = ("hotel", "guesthouse")
 
 
 # Room for the goals of the conversations at hand: a cache that takes long to fill looks like a leak.
 @lru_cache(maxsize=1024)
 def handles_of(goal: UserGoal) -> Handles:
-    """The copy tokens of a goal's values. Yes and no are no names, and stay words."""
+    """The copy tokens of a goal's values (yes and no are no names), and the marks in what the agent says."""
     values: dict[str, str] = {}
     for fact in goal.profile:
         if fact.kind in _OPEN_FACTS:
@@ -226,7 +237,13 @@ def handles_of(goal: UserGoal) -> Handles:
         if isinstance(part, Want) and part.condition not in (None, "no_match")
         for form in _condition_forms(part.condition or "")
     }
-    return Handles(values, ways, conditions, tuple(rule for rule in goal.policy if rule.kind in RENDERED))
+    asked: dict[str | None, dict[str, str]] = {}
+    for objective in goal.objectives:
+        for part in objective.requirements:
+            if isinstance(part, Ask) and part.slot in _SHARED:
+                mark = f"<ask.{objective.domain}.{part.slot}><served>"
+                asked.setdefault(objective.domain, {})[part.slot] = mark
+    return Handles(values, ways, conditions, asked, tuple(rule for rule in goal.policy if rule.kind in RENDERED))
 
 
 def _condition_forms(condition: str) -> tuple[str, ...]:
@@ -258,6 +275,7 @@ _CUES = {
     **dict.fromkeys(("nights", "night"), "stay"),
     **dict.fromkeys(("stars", "star"), "stars"),
 }
+_COUNTED = frozenset(_CUES.values())
 
 
 def topic_of(text: str, before: str | None) -> str | None:
@@ -266,10 +284,13 @@ def topic_of(text: str, before: str | None) -> str | None:
     return topics[-1] if topics else before
 
 
-def _best_token(tokens: Sequence[tuple[str, bool]], topic: str | None, following: str) -> tuple[str, bool]:
-    """Which of several tokens of one value a piece of text stands for: by the topic, then by the word behind it."""
+def _best_token(tokens: Sequence[tuple[str, bool]], topic: str | None, following: str) -> tuple[str, bool] | None:
+    """Which of several tokens of one value a piece of text stands for: by the topic, then by the word behind it.
+
+    None where that word says that it is another number: "a 4 star hotel" is not how many nights there are to be.
+    """
     cue = _CUES.get((re.match(r"\W*([a-z]*)", following) or ["", ""])[1])
-    return min(
+    best = min(
         tokens,
         key=lambda pair: (
             topic is None or f"<={topic}." not in pair[0],
@@ -277,6 +298,8 @@ def _best_token(tokens: Sequence[tuple[str, bool]], topic: str | None, following
             pair[0].startswith("<else>"),
         ),
     )
+    counted = best[0].rpartition(".")[2].rstrip(">")
+    return best if cue is None or counted not in _COUNTED or counted == cue else None
 
 
 @dataclass(frozen=True)
@@ -379,13 +402,18 @@ class Codec:
             text = _FORMS.sub(lambda m: _PLAIN_FORMS[m[0]], text)
         ids: list[int] = []
         at = 0
-        marks = handles.conditions if foreign and self.conditions else {}
+        marks: dict[str, str] = {}
+        if foreign and self.conditions:
+            marks = {**handles.conditions, **handles.asked.get(topic, {})}
         for begin, end in _find({**handles.forms, **marks} if marks else handles.forms, text):
             piece = text[begin:end]
             mark = marks.get(piece)
             if mark is not None and not _asserted(text, begin, end):
                 mark = None
-            if mark is None and piece not in handles.forms:
+            stands_for = None
+            if piece in handles.forms and not (foreign and piece in _NOUNS):
+                stands_for = _best_token(handles.forms[piece], topic, text[end : end + 12])
+            if mark is None and stands_for is None:
                 continue
             before = text[at:begin].rstrip()
             before = self._known(before) if foreign else before
@@ -393,8 +421,8 @@ class Codec:
                 ids += self._plain(before if at else " " + before)
             if mark is not None:
                 ids += self._specials(*_TOKEN.findall(mark))
-            if piece in handles.forms:
-                token, spelt = _best_token(handles.forms[piece], topic, text[end : end + 12])
+            if stands_for is not None:
+                token, spelt = stands_for
                 ids += self._specials(*(("<words>",) if spelt else ()), *_TOKEN.findall(token))
             else:
                 ids += self._plain(" " + piece)
@@ -459,11 +487,11 @@ class Codec:
         return tuple(self._specials(*tokens, *((_ROOM[bound.max_things],) if bound.max_things in _ROOM else ())))
 
     def _value(self, token: str, value: str, handles: Handles, *, count: bool = False) -> list[int]:
-        """A value in the goal: its words, or nothing where it has a copy token, which its slot names already.
+        """A value in the goal: its words, or nothing where its copy token stands for it everywhere: its slot names it.
 
         With `count`, a copy token's number of words, for those who have to count them.
         """
-        if token not in handles.values:
+        if token not in handles.values or value in _NOUNS:
             return self._plain(" " + value.lower())
         return self._specials(_number(len(handles.values[token].split()))) if count else []
 
