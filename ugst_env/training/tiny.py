@@ -50,7 +50,7 @@ class TinyConfig:
     )
     copy_tokens: bool = field(default=True, metadata={"help": "whether values are copy tokens; no spells them out"})
     condition_marks: bool = field(
-        default=True, metadata={"help": "whether the agent's words are marked where a detail of the goal hangs on them"}
+        default=True, metadata={"help": "whether what the goal hangs on or asks for is marked in the agent's words"}
     )
     vocabulary: int = field(default=2048, metadata={"help": "tokens of the tokenizer"})
     hidden: int = field(default=192, metadata={"help": "width of the model"})

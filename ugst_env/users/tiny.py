@@ -335,7 +335,8 @@ class Codec:
     copy
         Whether goal values are copy tokens; False spells them out (raw copying, for comparison).
     conditions
-        Whether the agent's words are marked where they say what a detail of the goal hangs on.
+        Whether the agent's words are marked where they say what a detail of the goal hangs on, or tell an address,
+        postcode or phone number that is to be found out.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, copy: bool = True, conditions: bool = False) -> None:
