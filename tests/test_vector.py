@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -352,3 +353,14 @@ class TestGymnasium:
         env.step(np.full(2, REQ_MORE))
         assert (first == copy).all()
         assert all((a == b).all() for a, b in zip(infos["action_mask"], masks, strict=True))
+
+
+@pytest.mark.parametrize(("before", "after"), [(700, 12800), (0, 0), (50000, 50000)])
+def test_the_garbage_collector_waits_for_whole_steps_unless_it_waits_longer_or_is_off(before: int, after: int) -> None:
+    young, *older = gc.get_threshold()
+    try:
+        gc.set_threshold(before, *older)
+        UGSTVectorEnv(num_envs=64, user="scripted").close()
+        assert gc.get_threshold() == (after, *older)
+    finally:
+        gc.set_threshold(young, *older)

@@ -131,22 +131,30 @@ def understand(text: str, vocabulary: Vocabulary, context: Context) -> tuple[Use
         goodbye. Each act occurs once. Empty for a text that says nothing known.
     """
     text = text[:MAX_CHARS]
-    scan = _scan(text, vocabulary, None)
-    if context.offered is not None and context.offered.lower() in scan.if_offered:
-        scan = _scan(text, vocabulary, context.offered.lower())
-    return _read(scan, context.domain, context.requested)
+    offered = None if context.offered is None else context.offered.lower()
+    if offered is not None and offered not in _names_if_offered(text, vocabulary):
+        offered = None
+    return _read(text, vocabulary, offered, context.domain, context.requested)
 
 
-# A user who chooses among wordings, and all who judge the chosen one afterwards, read the same text, but not all with
-# the same context. So what no context changes is looked up once, and what does not matter is left out of the key.
+# A user who chooses among wordings, and all who judge the chosen one afterwards, read the same text, and some come
+# again and again; so what does not matter is left out of the key. A scan is large, and a text that is read once more
+# with another context is so at once: of scans few are kept.
 @lru_cache(maxsize=2048)
+def _read(
+    text: str, vocabulary: Vocabulary, offered: str | None, domain: str | None, requested: tuple[str, str] | None
+) -> tuple[UserAct, ...]:
+    return _Reading(_scan(text, vocabulary, offered), Context(domain, requested)).acts()
+
+
+@lru_cache(maxsize=2048)
+def _names_if_offered(text: str, vocabulary: Vocabulary) -> frozenset[str]:
+    return frozenset(_scan(text, vocabulary, None).if_offered)
+
+
+@lru_cache(maxsize=256)
 def _scan(text: str, vocabulary: Vocabulary, offered: str | None) -> _Scan:
     return _Scan(text, vocabulary, offered)
-
-
-@lru_cache(maxsize=2048)
-def _read(scan: _Scan, domain: str | None, requested: tuple[str, str] | None) -> tuple[UserAct, ...]:
-    return _Reading(scan, Context(domain, requested)).acts()
 
 
 class _Scan:
@@ -158,7 +166,6 @@ class _Scan:
 
     def __init__(self, text: str, vocabulary: Vocabulary, offered: str | None) -> None:
         self.vocabulary, self.offered = vocabulary, offered
-        # These are kept, thousands of them: Python's garbage collector passes over tuples of words and numbers.
         self.tokens = tuple(tokenize(text))
         self.norm = " ".join(self.tokens)
         self.words = frozenset(self.tokens)
@@ -169,7 +176,8 @@ class _Scan:
         self.segment_end = (
             patterns.SEGMENT_END if "but" in self.words or "however" in self.words else patterns.SEGMENT_MARK
         )
-        self.segments = _spans(self.norm, self.segment_end)
+        marked = "," in self.words or self.segment_end is patterns.SEGMENT_END
+        self.segments = _spans(self.norm, self.segment_end) if marked else self.sentences
         self.mentions: list[_Mention] = []
         self.anchors: list[_Anchor] = []
         self.claimed: list[tuple[int, int]] = []

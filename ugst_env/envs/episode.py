@@ -52,18 +52,27 @@ class Step:
         The conversation came to its own end; it was cut off (turn limit, model failure).
     outcome
         How it ended: one of `ugst_env.tracking.verifiable.ENDINGS`, None while it goes on.
-    transitions
-        The goal-state transitions since the step before.
     error
         Why the user model failed, if it did.
+    before, after
+        The goal state before and behind it, the same where nothing was said.
+    turn
+        How many turns the user had by then.
     """
 
     terms: dict[str, float] = field(default_factory=dict)
     terminated: bool = False
     truncated: bool = False
     outcome: str | None = None
-    transitions: tuple[Transition, ...] = ()
     error: str | None = None
+    before: GoalState | None = None
+    after: GoalState | None = None
+    turn: int = 0
+
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """The goal-state transitions that it brought."""
+        return () if self.after is None or self.before is None else self.after.changes(self.before, self.turn)
 
     @property
     def over(self) -> bool:
@@ -260,8 +269,7 @@ class Episode:
 
     def _step(self, *, terms: bool, terminated: bool = False, truncated: bool = False, **more: Any) -> Step:
         reward = step_reward(self._before, self.state, self._weights, terminated=terminated) if terms else {}
-        changes = self.state.changes(self._before, self.turn)
-        return Step(reward, terminated, truncated, transitions=changes, **more)
+        return Step(reward, terminated, truncated, before=self._before, after=self.state, turn=self.turn, **more)
 
     def _end(self, outcome: str, error: str | None = None) -> Step:
         self.waiting_for = None

@@ -190,13 +190,13 @@ def generate(
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
     for wanted in (kind, "plain"):
         for _ in range(_TRIES):
-            goal = _try(world, rng, split, wanted)
+            goal = _try(world, rng, split, wanted, id)
             if goal is not None:
-                return replace(goal, id=id or f"{split}-{_digest(repr(goal)):016x}")
+                return goal
     raise ValueError(f"the world {world.name!r} is too small: {_TRIES} tries gave no goal of the split {split!r}")
 
 
-def _try(world: World, rng: Random, split: str, kind: str) -> UserGoal | None:
+def _try(world: World, rng: Random, split: str, kind: str, id: str) -> UserGoal | None:
     profile, policy = rng.choice(SPLIT_PROFILES[split]), _policy(rng, split)
     if any(fact.kind == "name" for fact in profile) and any(rule.kind == "sign_name" for rule in policy):
         return None
@@ -206,8 +206,15 @@ def _try(world: World, rng: Random, split: str, kind: str) -> UserGoal | None:
         if objectives is None:
             return None
         if fits(objectives, policy):
-            return UserGoal(tuple(map(describe, objectives)), profile, policy)
+            objectives = tuple(map(describe, objectives))
+            return UserGoal(objectives, profile, policy, id or f"{split}-{_id_of(objectives, profile, policy):016x}")
     return None
+
+
+def _id_of(objectives: tuple[Objective, ...], profile: tuple[Fact, ...], policy: tuple[Rule, ...]) -> int:
+    """A number made of all the words of a goal."""
+    parts = [part for o in objectives for part in (o, *o.requirements, *o.preferences)]
+    return _digest(*(each.text for each in (*profile, *policy, *parts)))
 
 
 def _objectives(

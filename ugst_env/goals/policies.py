@@ -335,11 +335,13 @@ def _pattern(before: str, phrase: str, behind: str) -> re.Pattern[str]:
     return re.compile(f"{before}{re.escape(plain_form(phrase))}{behind}")
 
 
+@lru_cache(maxsize=1024)
 def _says(text: str, phrase: str) -> bool:
     plain = plain_form(text)
     return plain_form(phrase) in plain and _pattern(r"(?<!\w)", phrase, r"(?!\w)").search(plain) is not None
 
 
+@lru_cache(maxsize=1024)
 def _words(text: str) -> int:
     # Most words are letters and digits throughout.
     return sum(word.isalnum() or any(c.isalnum() for c in word) for word in text.split())
