@@ -30,7 +30,7 @@ from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.collect import CollectConfig, collect, read_conversations, replay, varied_policy
 from ugst_env.training.grpo import Prefix, judge
 from ugst_env.training.launch import own_folder
-from ugst_env.training.tiny import TinyConfig, encode, read_shards, run, write_shards
+from ugst_env.training.tiny import TinyConfig, encode, lost_track, read_shards, run, turns_of, write_shards
 from ugst_env.training.weights import AverageStage, average, load_trainee, save_trainee
 from ugst_env.users.protocol import UserReply
 from ugst_env.users.tiny import Codec, TinyUser
@@ -211,7 +211,7 @@ def test_only_straight_replies_are_learnt(collected: Path, tracker: VerifiableTr
     strayed = 0
     for row in read_conversations(collected):
         for steering in (False, True):
-            ids, mask = encode(codec, replay(row, tracker, vocabulary), steering=steering)
+            ids, mask = encode(codec, turns_of(replay(row, tracker, vocabulary)), steering=steering)
             pieces: list[list[int]] = [[]]
             for token, learn in zip(ids, mask, strict=True):
                 if learn:
@@ -233,7 +233,7 @@ def test_a_prompt_ends_as_it_is_trained(collected: Path, tracker: VerifiableTrac
     """What the model reads when it plays is what it read when it learnt."""
     codec = Codec(TinyUser().codec.tokenizer)
     for row in read_conversations(collected)[:8]:
-        ids, _ = encode(codec, replay(row, tracker, vocabulary), steering=True)
+        ids, _ = encode(codec, turns_of(replay(row, tracker, vocabulary)), steering=True)
         for episode, _, _ in replay(row, tracker, vocabulary):
             prompt = codec.prompt(episode.request(), trace=False)
             assert ids[: len(prompt)] == prompt
@@ -244,8 +244,8 @@ def test_a_model_learns_to_write_what_steering_shows(
 ) -> None:
     codec = Codec(TinyUser().codec.tokenizer)
     for row in read_conversations(collected)[:8]:
-        steered, _ = encode(codec, replay(row, tracker, vocabulary), steering=True)
-        ids, mask = encode(codec, replay(row, tracker, vocabulary), steering=False, trace=True)
+        steered, _ = encode(codec, turns_of(replay(row, tracker, vocabulary)), steering=True)
+        ids, mask = encode(codec, turns_of(replay(row, tracker, vocabulary)), steering=False, trace=True)
         assert ids == steered
         traces: tuple[str, ...] = ()
         for (episode, _, learn), turn in zip(replay(row, tracker, vocabulary), row["turns"], strict=True):
@@ -269,7 +269,9 @@ def test_nothing_is_learnt_from_a_wrong_state(
     monkeypatch.setattr("ugst_env.training.tiny.WRONG_STATES", 1.0)
     codec = Codec(TinyUser().codec.tokenizer)
     row = read_conversations(collected)[0]
-    _, mask = encode(codec, replay(row, tracker, vocabulary), steering=False, trace=True, rng=random.Random(0))
+    _, mask = encode(
+        codec, turns_of(replay(row, tracker, vocabulary)), steering=False, trace=True, rng=random.Random(0)
+    )
     assert not any(mask)
 
 
@@ -285,14 +287,16 @@ def test_a_model_learns_to_find_back_from_its_own_mistakes(
     monkeypatch.setattr("ugst_env.training.tiny.OWN_STATES", shown)
     codec = Codec(TinyUser().codec.tokenizer)
     row = next(row for row in read_conversations(collected) if len(row["turns"]) > 2)
-    true, mask = encode(codec, replay(row, tracker, vocabulary), steering=False, trace=True)
+    true, mask = encode(codec, turns_of(replay(row, tracker, vocabulary)), steering=False, trace=True)
     states = [ep.state for ep, *_ in replay(row, tracker, vocabulary)]
     right = [codec.state(now, before=states[k - 1] if k else None) for k, now in enumerate(states)]
     own = [codec.tokenizer.id_to_token(token) for token in right[0]]
     turns = [{**turn, "trace": " ".join(own)} for turn in row["turns"]]
     wrong = sum(state != right[0] for state in right)
     assert wrong
-    told = replay({**row, "turns": turns}, tracker, vocabulary)
+    assert not lost_track(codec, turns_of(replay(row, tracker, vocabulary)))
+    told = turns_of(replay({**row, "turns": turns}, tracker, vocabulary))
+    assert lost_track(codec, told)
     ids, learnt = encode(codec, told, steering=False, trace=True, rng=random.Random(0))
     if not shown:
         assert (ids, learnt) == (true, mask)

@@ -16,8 +16,8 @@ from ugst_env.training import collect, grpo, sft, tiny, weights
 # Scripted users that lose track, contradict themselves, leave early, waste turns and hop between tasks.
 DRIFT = "forget=0.2,contradict=0.15,terminate=0.05,dawdle=0.12,misprioritise=0.12"
 
-# Of each round of fine-tuning, in three passes: conversations, the share of turns the model takes, whether it is shown
-# goal states. In the later rounds it has to write them itself, and learns to find back from its own mistakes.
+# Of each round of fine-tuning: conversations, the share of turns the model takes, whether it is shown goal states. In
+# the later rounds it has to write them itself, and learns to find back from its own mistakes.
 FIRST_PASS = (
     (12000, 0.25, True),
     (12000, 0.4, False),
@@ -30,6 +30,14 @@ LATER_PASS = (
     (12000, 0.5, False),
     (12000, 0.5, False),
     (12000, 0.5, False),
+)
+# Of each pass: its rounds, how often a conversation is learnt in which the model lost track, the learning rate, and how
+# its folders' names end. By the last it loses track in one conversation of eight, and those are where it goes wrong.
+PASSES = (
+    (FIRST_PASS, 1, 1e-3, "-first"),
+    (LATER_PASS, 1, 1e-3, "-second"),
+    (LATER_PASS, 1, 1e-3, "-third"),
+    (LATER_PASS, 4, 5e-4, ""),
 )
 # Each round leaves some things better and others worse; the mean of the last ones has less of either.
 AVERAGED = 3
@@ -44,7 +52,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
        the goal state before each, which from now on is the model's reasoning trace.
     3. The weights of the last rounds are averaged.
     4. GRPO on prefixes of the fine-tuned model's own conversations, mostly without goal states.
-    5. Steps 2 to 4 twice more, from there.
+    5. Steps 2 to 4 three times more, from there.
     """
 
     def amount(number: int) -> int:
@@ -57,7 +65,7 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
     )
     yield tiny.TinyConfig(data=out / "base-data", out=out / "base", tokens=amount(6_000_000), trace=1.0, **common)
     before, k = "base", 0
-    for rounds, ending in ((FIRST_PASS, "-first"), (LATER_PASS, "-second"), (LATER_PASS, "")):
+    for rounds, lost, rate, ending in PASSES:
         for conversations, share, steering in rounds:
             k += 1
             model = f"hf:{out / before / 'model'}"
@@ -76,6 +84,8 @@ def stages(out: Path, *, processes: int, scale: float = 1.0, seed: int = 1) -> I
                 out=out / f"sft-{k}",
                 model=model,
                 trace=1.0,
+                lost=lost,
+                learning_rate=rate,
                 batch=16,
                 **common,
             )

@@ -25,7 +25,7 @@ from ugst_env.envs.episode import Episode
 from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.collect import default_tracker, read_conversations, replay
 from ugst_env.training.launch import fast_bfloat16, launch, own_folder
-from ugst_env.training.tiny import encode
+from ugst_env.training.tiny import encode, lost_track, turns_of
 from ugst_env.training.weights import Trainee, load_trainee, save_trainee
 from ugst_env.users.language_model import ChatFormat, LanguageModelUser
 from ugst_env.users.prompts import messages, reason, write_reply
@@ -51,6 +51,10 @@ class SFTStage:
         metadata={"help": "share of conversations learnt with reasoning traces (ugst-tiny: goal states it writes)"},
     )
     steered: float = field(default=0.0, metadata={"help": "share of conversations learnt with goal states in addition"})
+    lost: int = field(
+        default=1,
+        metadata={"help": "ugst-tiny: how often a conversation is learnt in which it wrote a wrong goal state"},
+    )
     limit: int = field(default=0, metadata={"help": "read only so many conversations; 0 reads all"})
     epochs: float = field(default=1.0, metadata={"help": "passes over the conversations"})
     learning_rate: float = field(default=1e-3, metadata={"help": "AdamW, linear warmup, then cosine"})
@@ -65,7 +69,7 @@ class SFTStage:
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data must name at least one folder of conversations")
-        for name in ("batch", "processes", "max_length", "save_steps"):
+        for name in ("lost", "batch", "processes", "max_length", "save_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch % self.processes:
@@ -111,6 +115,7 @@ def encode_conversation(
     *,
     trace: float,
     steered: float,
+    lost: int = 1,
     seed: int,
 ) -> list[Sequence]:
     """The training sequences of a collected conversation; those in which nothing is learnt are left out."""
@@ -124,7 +129,9 @@ def encode_conversation(
         if isinstance(user, LanguageModelUser):
             sequences += encode_chat(user.format, turns, steering=steering, trace=traced)
         else:
-            sequences.append(encode(user.codec, turns, steering=steering, trace=traced and not steering, rng=rng))
+            lived = turns_of(turns)
+            for _ in range(lost if traced and not steering and lost_track(user.codec, lived) else 1):
+                sequences.append(encode(user.codec, lived, steering=steering, trace=traced and not steering, rng=rng))
     return [(ids, mask) for ids, mask in sequences if any(mask)]
 
 
@@ -143,7 +150,7 @@ def _encode_all(config: SFTStage) -> list[Sequence]:
 def _encode_part(config: SFTStage, rows: list[dict[str, Any]]) -> list[Sequence]:
     tracker, vocabulary = default_tracker()
     trainee = load_trainee(config.model)
-    options = {"trace": config.trace, "steered": config.steered, "seed": config.seed}
+    options = {"trace": config.trace, "steered": config.steered, "lost": config.lost, "seed": config.seed}
     return [s for row in rows for s in encode_conversation(trainee, row, tracker, vocabulary, **options)]  # type: ignore[arg-type]
 
 

@@ -107,24 +107,51 @@ def _mistaken(states: Sequence[GoalState], turn: int, rng: random.Random) -> tup
     return state, before
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A user turn of a conversation: what the agent said before it, the goal state, the turns left, what was said."""
+
+    agent: str | None
+    state: GoalState
+    left: int
+    reply: UserReply
+    learn: bool
+
+
+def turns_of(replayed: Iterable[tuple[Episode, UserReply, bool]]) -> list[Turn]:
+    """The user turns of a conversation, as `replay` yields it."""
+    turns: list[Turn] = []
+    for episode, reply, learn in replayed:
+        agent = episode.conversation.turns[-1].agent or "" if episode.conversation.turns else None
+        turns.append(Turn(agent, episode.state, episode.max_turns - len(turns), reply, learn and reply.error is None))
+    return turns
+
+
+def lost_track(codec: Codec, turns: Sequence[Turn]) -> bool:
+    """Whether the model, where it wrote goal states, was once wrong about an objective or a part of one."""
+    before: GoalState | None = None
+    for turn in turns:
+        own = codec.trace(turn.reply.trace)
+        if own and codec.told(own) != codec.told(codec.state(turn.state, before=before)):
+            return True
+        before = turn.state
+    return False
+
+
 def encode(
     codec: Codec,
-    turns: Iterable[tuple[Episode, UserReply, bool]],
+    turns: Sequence[Turn],
     *,
     steering: bool,
     trace: bool = False,
     rng: random.Random | None = None,
 ) -> tuple[list[int], list[bool]]:
-    """Token ids of a conversation as `replay` yields it, and which of them are learnt.
+    """Token ids of a conversation, and which of them are learnt.
 
     The replies that are to be learnt; with `trace`, the goal states before all replies, too. Then some of them, drawn
     with `rng`, are wrong (see `WRONG_STATES`), and neither such a state nor the reply behind it is learnt.
     """
-    lived: list[tuple[str | None, GoalState, int, UserReply, bool]] = []
-    for episode, reply, learn in turns:
-        agent = episode.conversation.turns[-1].agent or "" if episode.conversation.turns else None
-        lived.append((agent, episode.state, episode.max_turns - len(lived), reply, learn and reply.error is None))
-    states = [state for _, state, *_ in lived]
+    states = [turn.state for turn in turns]
     goal = states[0].goal
     handles = codec.handles(goal)
     ids = codec.goal(goal, states=steering or trace)
@@ -135,28 +162,28 @@ def encode(
         ids.extend(piece)
         learnt.extend([learn] * len(piece))
 
-    for turn, (agent, _, left, reply, learn) in enumerate(lived):
-        if agent is not None:
-            topic = topic_of(agent, topic)
-            add(codec.agent(agent, handles, topic))
+    for k, turn in enumerate(turns):
+        if turn.agent is not None:
+            topic = topic_of(turn.agent, topic)
+            add(codec.agent(turn.agent, handles, topic))
         wrong = False
         if steering or trace:
-            state, before = states[turn], states[turn - 1] if turn else None
-            add(codec.turn(left))
+            state, before = states[k], states[k - 1] if k else None
+            add(codec.turn(turn.left))
             told = codec.state(state, before=before)
             if trace and rng is not None:
-                own = codec.trace(reply.trace)
+                own = codec.trace(turn.reply.trace)
                 if own and own != told:
                     wrong = rng.random() < OWN_STATES
                     told = own if wrong else told
                 elif not own and rng.random() < WRONG_STATES:
                     wrong = True
-                    state, before = _mistaken(states, turn, rng)
+                    state, before = _mistaken(states, k, rng)
                     told = codec.state(state, before=before)
             add(told, trace and not wrong)
         add([codec.ids["<user>"]], trace and not wrong)
-        topic = topic_of(reply.text, topic)
-        add(codec.reply(reply.text, handles, topic, end=reply.end), learn and not wrong)
+        topic = topic_of(turn.reply.text, topic)
+        add(codec.reply(turn.reply.text, handles, topic, end=turn.reply.end), turn.learn and not wrong)
     return ids, learnt
 
 
@@ -220,7 +247,7 @@ def _write_shard(config: TinyConfig, job: tuple[int, list[dict[str, Any]]]) -> N
         if rng.random() < config.free:
             views.append((False, False))
         for steering, trace in views:
-            turns = replay(row, tracker, vocabulary)
+            turns = turns_of(replay(row, tracker, vocabulary))
             sequences.append(encode(codec, turns, steering=steering, trace=trace, rng=rng))
     ids = np.concatenate([np.array(row, dtype=np.uint16) for row, _ in sequences])
     mask = np.concatenate([np.array(learn, dtype=bool) for _, learn in sequences])

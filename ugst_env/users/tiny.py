@@ -355,6 +355,7 @@ class Codec:
         self._control = tuple(self.ids[token] for token in SPECIAL_TOKENS if token not in _COPY_SET | _SPOKEN)
         self._status_of = {status: self.ids[token] for status, token in _STATUS.items()}
         self._status_ids = frozenset(self._specials(*_STATUS.values(), "<served>", "<fault>", "<else>"))
+        self._objectives = {self.ids[f"<{domain}.{action}>"] for domain in DOMAINS for action in ("find", "book")}
         self._word = lru_cache(maxsize=65536)(self._encode)
         self._texts = [tokenizer.decode([token], skip_special_tokens=False) for token in range(vocabulary)]
         self._speakable = lru_cache(maxsize=65536)(self._is_speakable)
@@ -671,13 +672,21 @@ class Codec:
         """Token ids of what the model wrote of a goal state (`UserReply.trace`), without the turn."""
         return [self.ids[name] for name in _TOKEN.findall(text) if name in self.ids]
 
+    def told(self, state: Sequence[int]) -> Sequence[int]:
+        """The part of a goal state's token ids that tells how the objectives stand."""
+        first = next((k for k, token in enumerate(state) if token in self._objectives), len(state))
+        return state[first : self._end_of_statuses(state)]
+
+    def _end_of_statuses(self, state: Sequence[int]) -> int:
+        return max((k for k, token in enumerate(state) if token in self._status_ids), default=-1) + 1
+
     def reminded(self, thought: Sequence[int], request: UserRequest) -> list[int]:
         """A goal state that the model wrote, with what the policy asks for by it, whatever the model made of that.
 
         The statuses are the model's own. The rules stand in the goal, so there is nothing to guess.
         """
         goal = request.goal
-        told = max((k for k, token in enumerate(thought) if token in self._status_ids), default=-1) + 1
+        told = self._end_of_statuses(thought)
         status = dict(itertools.pairwise(thought[:told]))
         still_open = {self.ids["<INC>"], self.ids["<MIS>"]}
         untold = set()
