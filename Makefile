@@ -63,7 +63,7 @@ format: $(STAMP) ## Format the code and mend what the linter can mend
 bench: $(STAMP) ## Run every benchmark
 	@set -e; for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
 
-tiny: $(STAMP) ## Make the shipped user model again, from nothing, into runs/tiny (about six hours on two cores)
+tiny: $(STAMP) ## Make the shipped user model again, from nothing, into runs/tiny (about eight hours on two cores)
 	$(BIN)/python -m ugst_env.training.recipe $(ARGS)
 
 smollm2: $(GGUF) ## Fetch SmolLM2-135M (93 MB), which some tests use and skip without
