@@ -30,6 +30,7 @@ from ugst_env.tracking.verifiable import VerifiableTracker
 from ugst_env.training.collect import CollectConfig, collect, read_conversations, replay, varied_policy
 from ugst_env.training.grpo import Prefix, judge
 from ugst_env.training.launch import own_folder
+from ugst_env.training.sft import encode_conversation
 from ugst_env.training.tiny import TinyConfig, encode, lost_track, read_shards, run, turns_of, write_shards
 from ugst_env.training.weights import AverageStage, average, load_trainee, save_trainee
 from ugst_env.users.protocol import UserReply
@@ -307,6 +308,21 @@ def test_a_model_learns_to_find_back_from_its_own_mistakes(
     # The first state is right, so it is learnt, and so is what is said after it.
     begin = next(at for at in range(len(text)) if text[at : at + len(piece)] == piece)
     assert all(learnt[begin : begin + len(piece)])
+
+
+def test_a_conversation_in_which_the_model_lost_track_is_learnt_again(
+    collected: Path, tracker: VerifiableTracker, vocabulary: Vocabulary
+) -> None:
+    row = next(row for row in read_conversations(collected) if len(row["turns"]) > 2)
+    trainee = load_trainee("ugst-tiny")
+    first = next(replay(row, tracker, vocabulary))[0].state
+    codec = Codec(TinyUser().codec.tokenizer)
+    own = " ".join(str(codec.tokenizer.id_to_token(token)) for token in codec.state(first, before=None))
+    stuck = {**row, "turns": [{**turn, "trace": own} for turn in row["turns"]]}
+    right = {**row, "turns": [{**turn, "trace": own if k == 0 else ""} for k, turn in enumerate(row["turns"])]}
+    for talk, times in ((stuck, 3), (right, 1)):
+        sequences = encode_conversation(trainee, talk, tracker, vocabulary, trace=1.0, steered=0.0, lost=3, seed=0)
+        assert len(sequences) == times
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
