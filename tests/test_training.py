@@ -405,9 +405,9 @@ def test_the_whole_recipe_runs_and_keeps_what_is_done(
 
     arguments = ["recipe", "--out", str(tmp_path / "r"), "--processes", "1", "--scale", "0.005"]
     monkeypatch.setattr("sys.argv", arguments)
-    # Later rounds do what the third does.
-    monkeypatch.setattr(recipe, "FIRST_PASS", recipe.FIRST_PASS[:3])
-    monkeypatch.setattr(recipe, "LATER_PASS", recipe.LATER_PASS[:1])
+    # Later rounds do what the third does, and passes in between what the last does.
+    first, *_, last = recipe.PASSES
+    monkeypatch.setattr(recipe, "PASSES", [(rounds[:n], *how) for (rounds, *how), n in ((first, 3), (last, 1))])
     recipe.main()
     assert TinyUser(tmp_path / "r" / "grpo" / "model").reply([]) == []
     log = [json.loads(line) for line in (tmp_path / "r" / "grpo" / "log.jsonl").read_text().splitlines()]
