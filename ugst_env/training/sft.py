@@ -118,7 +118,13 @@ def encode_conversation(
     lost: int = 1,
     seed: int,
 ) -> list[Sequence]:
-    """The training sequences of a collected conversation; those in which nothing is learnt are left out."""
+    """The training sequences of a collected conversation; those in which nothing is learnt are left out.
+
+    Raises
+    ------
+    ValueError
+        If `lost` is not 1 for a chat model, which writes no goal states.
+    """
     rng = random.Random(f"sft/{seed}/{row['seed']}/{row['number']}")
     steerings = (False, True) if rng.random() < steered else (False,)
     traced = rng.random() < trace
@@ -127,6 +133,8 @@ def encode_conversation(
     for steering in steerings:
         turns = replay(row, tracker, vocabulary)
         if isinstance(user, LanguageModelUser):
+            if lost != 1:
+                raise ValueError(f"lost is for ugst-tiny, which writes goal states; a chat model takes 1, got {lost}")
             sequences += encode_chat(user.format, turns, steering=steering, trace=traced)
         else:
             lived = turns_of(turns)
