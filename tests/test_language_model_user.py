@@ -532,7 +532,9 @@ def test_chat_models_learn_the_customers_words_alone(chatml: Any, collected: Pat
 def test_a_chat_model_goes_through_the_stages(folder: Path, collected: Path, tmp_path: Path) -> None:
     """Adapters are trained and merged, and what a stage writes is a chat model that plays the user again."""
     with pytest.raises(ValueError, match="lost is for ugst-tiny"):
-        sft.run(sft.SFTStage(data=(collected,), out=tmp_path / "lost", model=f"hf:{folder}", lost=4))
+        sft.run(sft.SFTStage(data=(collected,), out=tmp_path / "lost", model=f"hf:{folder}", lost=4, trace=1.0))
+    with pytest.raises(ValueError, match="lost needs trace"):
+        sft.SFTStage(data=(collected,), out=tmp_path / "lost", lost=4)
     sft.run(
         sft.SFTStage(
             data=(collected,), out=tmp_path / "sft", model=f"hf:{folder}", lora=4, batch=2, limit=4, max_length=4096

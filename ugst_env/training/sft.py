@@ -53,7 +53,9 @@ class SFTStage:
     steered: float = field(default=0.0, metadata={"help": "share of conversations learnt with goal states in addition"})
     lost: int = field(
         default=1,
-        metadata={"help": "ugst-tiny: how often a conversation is learnt in which it wrote a wrong goal state"},
+        metadata={
+            "help": "ugst-tiny, with trace: how often a conversation is learnt in which it wrote a wrong goal state"
+        },
     )
     limit: int = field(default=0, metadata={"help": "read only so many conversations; 0 reads all"})
     epochs: float = field(default=1.0, metadata={"help": "passes over the conversations"})
@@ -72,6 +74,8 @@ class SFTStage:
         for name in ("lost", "batch", "processes", "max_length", "save_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.lost > 1 and not self.trace:
+            raise ValueError(f"lost needs trace above 0: it is goal states that are learnt again, got {self.lost}")
         if self.batch % self.processes:
             raise ValueError(f"batch must be a multiple of processes, got {self.batch} and {self.processes}")
         for name, low, high in (("epochs", 0, 1e6), ("learning_rate", 0, 1), ("steered", -1, 1), ("trace", -1, 1)):

@@ -108,7 +108,7 @@ def _mistaken(states: Sequence[GoalState], turn: int, rng: random.Random) -> tup
 
 
 @dataclass(frozen=True)
-class Turn:
+class UserTurn:
     """A user turn of a conversation: what the agent said before it, the goal state, the turns left, what was said."""
 
     agent: str | None
@@ -118,16 +118,18 @@ class Turn:
     learn: bool
 
 
-def turns_of(replayed: Iterable[tuple[Episode, UserReply, bool]]) -> list[Turn]:
+def turns_of(replayed: Iterable[tuple[Episode, UserReply, bool]]) -> list[UserTurn]:
     """The user turns of a conversation, as `replay` yields it."""
-    turns: list[Turn] = []
+    turns: list[UserTurn] = []
     for episode, reply, learn in replayed:
         agent = episode.conversation.turns[-1].agent or "" if episode.conversation.turns else None
-        turns.append(Turn(agent, episode.state, episode.max_turns - len(turns), reply, learn and reply.error is None))
+        turns.append(
+            UserTurn(agent, episode.state, episode.max_turns - len(turns), reply, learn and reply.error is None)
+        )
     return turns
 
 
-def lost_track(codec: Codec, turns: Sequence[Turn]) -> bool:
+def lost_track(codec: Codec, turns: Sequence[UserTurn]) -> bool:
     """Whether the model, where it wrote goal states, was once wrong about an objective or a part of one."""
     before: GoalState | None = None
     for turn in turns:
@@ -140,7 +142,7 @@ def lost_track(codec: Codec, turns: Sequence[Turn]) -> bool:
 
 def encode(
     codec: Codec,
-    turns: Sequence[Turn],
+    turns: Sequence[UserTurn],
     *,
     steering: bool,
     trace: bool = False,
