@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 USER_ACT_KINDS = ("inform", "negate", "request", "book", "affirm", "deny", "thank", "bye", "greet")
 DONTCARE = "dontcare"
 
 
-@dataclass(frozen=True)
-class UserAct:
+class UserAct(NamedTuple):
     """One thing that a user utterance says.
 
     `kind` is one of `USER_ACT_KINDS`. ``inform`` gives `slot` the `value` (`DONTCARE` where any will do), ``negate``

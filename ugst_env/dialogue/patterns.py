@@ -3,19 +3,37 @@
 Patterns that end in ``$`` are held against the text before a value, patterns that start with ``^`` against a clause or
 the text behind a value.
 
-``X_WORDS`` are words one of which every match of the pattern ``X``, or of each of several, holds, wherever in the text
-it is searched: a text without any of them need not be searched, and most are not.
+``X_WORDS`` is the sign (a bit in `SIGNS`) of words one of which every match of the pattern ``X``, or of each of
+several, holds, wherever in the text it is searched: a text without any of them need not be searched, and most are not.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 
+# The signs of each word that has any.
+SIGNS: dict[str, int] = {}
+
+
+def _sign(words: str) -> int:
+    """A new sign, one bit, that a text bears which holds any of these words."""
+    sign = 1 << max(SIGNS.values(), default=0).bit_length()
+    for word in words.split():
+        SIGNS[word] = SIGNS.get(word, 0) | sign
+    return sign
+
+
+ONE = _sign("one")
+COMMA = _sign(",")
+SEGMENT_WORDS = _sign("but however")
 DIGIT = re.compile(r"\d")
 NUM = r"(\d{1,2}|one)"
 PART_OF_DAY = r"(?: (?:in the |at |this |that )?(morning|afternoon|evening|night|tonight))?"
 TIME = re.compile(
-    r"\b(?:"
+    # What a time begins with, before all the ways in which it goes on are tried.
+    r"\b(?=[\dhqmno])(?:"
     r"(?P<h1>\d{1,2}):(?P<m1>\d\d)(?: (?P<ap1>am|pm)\b)?"
     r"|(?P<h2>\d{1,2})(?: o ?clock)? (?P<ap2>am|pm)\b"
     r"|(?P<h2b>\d{1,2}) (?P<m2b>[0-5]\d) (?P<ap2b>am|pm)\b"
@@ -40,27 +58,42 @@ RELATIVE = (
     r"|sister|brother|boss|colleague)"
 )
 PEOPLE = (
-    re.compile(rf"\b{NUM} (?:other |more )?{WHO}\b"),
-    re.compile(
-        rf"\b(?:party|group|family|table|team|groups) (?:of|for|size of|size is) (?:about |only "
-        rf"|just )?{NUM}\b(?! (?:nights?|days?|stars?))"
+    (
+        _sign(
+            """people person persons guest guests adults individuals us diners traveller travellers traveler travelers
+            passengers ppl peoples"""
+        ),
+        re.compile(rf"\b{NUM} (?:other |more )?{WHO}\b"),
     ),
-    re.compile(rf"\b{NUM} (?:train )?(?:tickets?|seats)\b"),
-    re.compile(
-        rf"\bfor (?:just |only |exactly |all )?(?:the )?{NUM}\b"
-        r"(?! (?:nights?|days?|stars?|am|pm|o ?clock|pounds|hours?|minutes?|room|rooms|more|of (?!us)|that"
-        r"|with|in the (?:north|south|east|west|cent)"
-        r"|(?:nights?)|price|or))(?! :)"
+    (
+        _sign("party group family table team groups"),
+        re.compile(
+            rf"\b(?:party|group|family|table|team|groups) (?:of|for|size of|size is) (?:about |only "
+            rf"|just )?{NUM}\b(?! (?:nights?|days?|stars?))"
+        ),
     ),
-    re.compile(
-        rf"\b(?:there (?:will be|are|is)|we are|it is|will be|would be) (?:just |only )?{NUM} (?:of us"
-        rf"|in total|in our|in my|altogether)"
+    (_sign("ticket tickets seats"), re.compile(rf"\b{NUM} (?:train )?(?:tickets?|seats)\b")),
+    (
+        _sign("for"),
+        re.compile(
+            rf"\bfor (?:just |only |exactly |all )?(?:the )?{NUM}\b"
+            r"(?! (?:nights?|days?|stars?|am|pm|o ?clock|pounds|hours?|minutes?|room|rooms|more|of (?!us)|that"
+            r"|with|in the (?:north|south|east|west|cent)"
+            r"|(?:nights?)|price|or))(?! :)"
+        ),
+    ),
+    (
+        _sign("us total our my altogether"),
+        re.compile(
+            rf"\b(?:there (?:will be|are|is)|we are|it is|will be|would be) (?:just |only )?{NUM} (?:of us"
+            rf"|in total|in our|in my|altogether)"
+        ),
     ),
 )
 ADULTS_AND_CHILDREN = re.compile(
     rf"\b{NUM} adults? (?:and |, |plus |with )+{NUM} (?:kids?|child|children|bab(?:y|ies)|teenagers?)\b"
 )
-ADULTS_AND_CHILDREN_WORDS = frozenset("adult adults".split())
+ADULTS_AND_CHILDREN_WORDS = _sign("adult adults")
 ONE_PERSON = re.compile(
     r"\b(?:just|only) (?:for )?(?:me|myself)\b|\bfor (?:me only|myself|me alone)\b|\bby myself\b"
     r"|\btravell?ing alone\b"
@@ -68,15 +101,15 @@ ONE_PERSON = re.compile(
     r"|am) (?:alone|dining alone|on my own)\b"
     r"|\bjust (?:a|the one) ticket\b"
 )
-ONE_PERSON_WORDS = frozenset("me myself single alone own ticket one".split())
+ONE_PERSON_WORDS = _sign("just only myself alone single party own")
 TWO_PEOPLE = re.compile(rf"\b(?:me|i) and my {RELATIVE}\b|\bmy {RELATIVE} and (?:i|me|myself)\b|\bboth of us\b")
 STAY = (
     re.compile(rf"\b{NUM} (?:more )?nights?\b"),
     re.compile(rf"\b{NUM} days?\b(?! (?:before|after|ago|trip))"),
     re.compile(rf"\bstay(?:ing)? (?:for |of )?(?:just |only )?{NUM}\b(?! (?:people|persons?|guests?|stars?|of|am|pm))"),
 )
-STAY_WORDS = frozenset("night nights day days stay staying".split())
-TWO_PEOPLE_WORDS = frozenset("my both".split())
+STAY_WORDS = _sign("night nights day days stay staying")
+TWO_PEOPLE_WORDS = _sign("my both")
 STARS = (
     re.compile(r"\b(\d|one) stars?\b(?! hotels? in total)"),
     re.compile(
@@ -85,7 +118,7 @@ STARS = (
     ),
     re.compile(r"\b(\d|one) (?:or more )?star\b"),
 )
-STARS_WORDS = frozenset("star stars rating rated".split())
+STARS_WORDS = _sign("star stars rating rated")
 NEED_NOT = re.compile(
     r"(?:(?:not|never) (?:really |necessarily |even |actually |have to |going to )?(?:need|require"
     r"|want|care|matter|have to|include|bothered|concerned|necessary)|"
@@ -110,9 +143,9 @@ NOT = re.compile(
     r"|food|of|eat|care|going|restaurants?|located|have|one|ones|another|serving|serve|serves|is|part|side))*"
     r" ?$"
 )
-NOT_WORDS = frozenset(
+NOT_WORDS = _sign(
     """not no never neither mustnt but except other instead rather avoid avoiding outside away hate dislike
-    nothing""".split()
+    nothing"""
 )
 NOT_ONLY = re.compile(r"\bnot (?:only|just|necessarily|sure|certain|clear|say no to|mind)\b")
 
@@ -136,9 +169,9 @@ DONTCARE = re.compile(
     r"|work|works|do|alright|all right|acceptable|suffice|for me)?"
     r"|dont care|dontcare|do not have one)\b"
 )
-DONTCARE_WORDS = frozenset(
+DONTCARE_WORDS = _sign(
     """not no none nothing up choice choose decide pick open flexible easy surprise any anything anywhere anytime
-    whatever whichever wherever either whenever dont dontcare""".split()
+    whatever whichever wherever either whenever dont dontcare"""
 )
 ANY_SLOT = re.compile(r"\bany (?:particular |kind of |type of |old )?$")
 ANY_ALONE = re.compile(
@@ -187,9 +220,9 @@ SOFT_RIGHT = re.compile(
     r"|a bonus)|i would rather|would rather|(?:would )?prefer|preference (?:is|would be)"
     r"|if you can|if i can|maybe|perhaps|nice to have|a bonus|if it is not too much|if available)\b"
 )
-SOFT_RIGHT_WORDS = frozenset(
+SOFT_RIGHT_WORDS = _sign(
     """ideally preferably preferrably hopefully if nice lovely ideal plus bonus rather prefer preference maybe
-    perhaps""".split()
+    perhaps"""
 )
 SOFT_LEFT_ONLY = re.compile(
     r"if (?:possible|available|you can|i can)|would be (?:nice|lovely|ideal|a plus|a bonus)|nice to have|a bonus"
@@ -203,8 +236,13 @@ CORRECTION = re.compile(
 YOU_SAID = re.compile(
     r"\byou (?:just |have |already )*(?:said|told|mentioned|gave|booked|offered|suggested|recommended|found|picked)\b"
 )
-CHANGING = re.compile(r"\b(?:chang|switch|mov|reschedul)")
+YOU_SAID_WORDS = _sign("said told mentioned gave booked offered suggested recommended found picked")
 CHANGE = re.compile(r"\b(?:change|switch|move|reschedule|changing|switching|moving)\b[^.?!;]{0,30} from (?:the )?$")
+# Of both of them.
+CORRECTION_WORDS = _sign(
+    """wait mean meant sorry scratch make correction rather
+    change switch move reschedule changing switching moving"""
+)
 
 BOOK = re.compile(
     r"\b(?:(?P<v>book|reserve|booked|reserved)|(?P<n>(?:make|have|get|need|want|like|like to have|do"
@@ -214,16 +252,14 @@ BOOK = re.compile(
     r"|purchase|get) )?(?:\d{1,2}|one|some|a|the|my|our) (?:train )?tickets?(?! (?:price|cost|fare"
     r"|office)))|booking for|reservation for)\b"
 )
-BOOK_WORDS = frozenset(
-    """book booked reserve reserved booking bookings reservation reservations take ticket tickets""".split()
-)
+BOOK_WORDS = _sign("""book booked reserve reserved booking bookings reservation reservations take ticket tickets""")
 NOT_WISH = re.compile(
     r"\b(?:not|never|no|once|before|already|until|after|did you|have you|had|you have|was|were"
     r"|has been|been|when you|if you|i have|is it|you just|to be) (?:\w+ ){0,4}$"
 )
 
 INTERJECTION = re.compile(r"^(?:(?:hmm+|oh|um|uh|well|ah|sorry|actually) [,.!?] )+")
-THANKS = frozenset("thank thanks thx thankyou cheers appreciate ty grateful".split())
+THANKS = _sign("thank thanks thx thankyou cheers appreciate ty grateful")
 GOODBYE = re.compile(
     r"\b(?:good ?bye|bye|byebye|see you|see ya|farewell|take care|cya"
     r"|(?<!do you )(?<!they )(?<!\bi )have an? (?:very |really )?"
@@ -231,7 +267,7 @@ GOODBYE = re.compile(
     r" (?:rest of (?:the|your) )?(?:day|evening|night|one|weekend|week|time|stay|afternoon|morning)"
     r"|good night|end (?:the|this) (?:chat|conversation|call)|enjoy your day|until next time|talk to you later)\b"
 )
-GOODBYE_WORDS = frozenset("goodbye good bye byebye see farewell care cya have end enjoy until talk".split())
+GOODBYE_WORDS = _sign("goodbye good bye byebye see farewell care cya have end enjoy until talk")
 ALL_DONE = re.compile(
     r"\b(?:(?:that|this|it|those|which)(?: is| was| will be| would be| should be| are"
     r"| covers| does| ought to be| concludes)(?: about| pretty much| really| actually)? (?:all"
@@ -246,7 +282,7 @@ ALL_DONE = re.compile(
     r"|not (?:at the moment|right now|today|for now)$|you have been (?:very |so |really |extremely "
     r"|most )?(?:helpful|a great help|a big help)|everything i need\w*|all i need\w*|all i wanted)"
 )
-ALL_DONE_WORDS = frozenset("all am are been covered do does everything good have it no not nothing".split())
+ALL_DONE_WORDS = _sign("all am are been covered do does everything good have it no not nothing")
 GREET = re.compile(r"^(?:hi|hello|hey|hiya|greetings|good (?:morning|afternoon|evening|day)|howdy|yo|hallo)\b")
 AFFIRM = re.compile(
     r"^(?:oh |um |well |hmm |great |perfect |thanks |thank you )*(?:yes|yeah|yep|yup|ya|sure|ok|okay"
@@ -261,10 +297,10 @@ AFFIRM = re.compile(
     r"|\b(?:lets|let us|let is) (?:go with|do|book|take)\b|\bi will take\b|\bplease do\b|\bgo ahead\b"
     r"|\byes please\b|\bsounds (?:good|great|perfect|lovely|wonderful|fine)\b"
 )
-AFFIRM_WORDS = frozenset(
+AFFIRM_WORDS = _sign(
     """yes yeah yep yup ya sure ok okay absolutely definitely certainly course correct right alright exactly indeed yea
     do ahead why fine perfect great excellent wonderful awesome lovely nice good sounds sound work works acceptable
-    ideal let lets take for""".split()
+    ideal let lets take"""
 )
 YES = re.compile(r"(?:\w+ ){0,2}(?:yes|yeah|yep|yup|sure|ok|okay|absolutely|definitely|please do)\b")
 DENY = re.compile(
@@ -276,7 +312,15 @@ DENY = re.compile(
     r"|\bthat is (?:wrong|incorrect)\b|\b(?:does|will|would) not (?:work|fit|suit)\b|\bno need (?:to"
     r"|for)\b|\bnot (?:need|want) (?:to (?:book|reserve|make)|an? (?:booking|reservation))"
 )
-DENY_WORDS = frozenset("no nope nah not negative never nevermind wrong incorrect".split())
+DENY_WORDS = _sign("no nope nah not negative never nevermind wrong incorrect")
+# What stands before the name of a slot that is not asked for, or that is known already.
+NOT_NEEDED = re.compile(
+    r"\b(?:not|no) (?:need|want|require|necessary)?(?: (?:the|a|an|any|your|their|its|to|for|have|know))* ?$"
+)
+MINE = re.compile(r"\bmy $")
+FARE = re.compile(r" (?:train|ticket|fare)")
+LEAVES_FOR = re.compile(r"\bleav(?:ing|e) for $|\bbound for $|\bhead(?:ing|ed) (?:for|to) $|\bfor $")
+HAS_IT = re.compile(r"\b(?:with|under|using|for|has|my|had) (?:the |that |this )?$")
 # "How expensive is it" tells no price range, and who fancies some fish wants fish.
 HOW = re.compile(r"\bhow (?:very |really )?$")
 FANCY = re.compile(
@@ -332,12 +376,12 @@ ADDRESS = re.compile(
     r"|that) (?:is|are)\b|\bwhere (?:is|are) (?:it|they|that) located\b|\b(?:what|which) street\b"
     r"|\bwhere (?:do|can|could|will|would) (?:i|we) find (?:it|them|that)\b"
 )
-ADDRESS_WORDS = frozenset("where street".split())
-# Slot, words one of which every match holds, pattern.
+ADDRESS_WORDS = _sign("where street")
+# Slot, the sign of words one of which every match holds, pattern.
 QUESTIONS = (
     (
         "leaveAt",
-        frozenset("when time".split()),
+        _sign("when time"),
         re.compile(
             r"\b(?:what time|(?<!day is )when|time) (?:does|do|is|will|would|should|did|can)? ?(?:(?:it|the train|that"
             r"|this|they|that train|this train|i|the first one|tr\d+|the \w+ train|train|each"
@@ -346,7 +390,7 @@ QUESTIONS = (
     ),
     (
         "arriveBy",
-        frozenset("when time".split()),
+        _sign("when time"),
         re.compile(
             r"\b(?:what time|(?<!day is )when|time) (?:does|do|is|will|would|should|did|can)? ?(?:(?:it|the train|that"
             r"|this|they|that train|this train|i|we|the first one|tr\d+|the \w+ train|train|each"
@@ -355,7 +399,7 @@ QUESTIONS = (
     ),
     (
         "entrance fee",
-        frozenset("free pay pays cost costs charge charges".split()),
+        _sign("free pay pays cost costs charge charges"),
         re.compile(
             r"\bis (?:it|entry|admission|entrance|the entrance) free\b(?! (?:on|in|at|then))|\bdo (?:i|we"
             r"|you) (?:have to|need to) pay (?:to|for) (?:get|ent)"
@@ -364,26 +408,26 @@ QUESTIONS = (
     ),
     (
         "phone",
-        frozenset("number".split()),
+        _sign("number"),
         re.compile(
             r"\b(?:what|which) number (?:do|can|could|should|shall|would) (?:i|we) (?:call|ring|dial|phone|use)\b"
             r"|\bnumber (?:that )?(?:to|i can|we can) (?:call|ring|dial|phone|reach)\b"
         ),
     ),
-    ("parking", frozenset("park".split()), re.compile(r"\b(?:can|could|may) (?:i|we) park\b")),
+    ("parking", _sign("park"), re.compile(r"\b(?:can|could|may) (?:i|we) park\b")),
     (
         "duration",
-        frozenset("how".split()),
+        _sign("how"),
         re.compile(r"\bhow (?:long|much time|many (?:minutes|hours))\b(?! (?:will|is|are|do) (?:you|i) stay)"),
     ),
     (
         "stars",
-        frozenset("stars rating rated".split()),
+        _sign("stars rating rated"),
         re.compile(r"\bhow many stars\b|\bwhat is (?:its|the|their) (?:star )?rating\b|\bwhat is it rated\b"),
     ),
     (
         "food",
-        frozenset("what which".split()),
+        _sign("what which"),
         re.compile(
             r"\b(?:what|which) (?:(?:kind|type|sort)s? )?(?:of )?(?:foods?|cuisines?|dishes|cooking)\b"
             r"|\bwhat (?:do they|does it) serve\b"
@@ -391,7 +435,7 @@ QUESTIONS = (
     ),
     (
         "area",
-        frozenset("area part side location end whereabouts".split()),
+        _sign("area part side location end whereabouts"),
         re.compile(
             r"\b(?:what|which) (?:area|part of|side of|part|location|end of)\b"
             r"|\bwhereabouts in (?:the )?(?:town|city)\b"
@@ -399,7 +443,7 @@ QUESTIONS = (
     ),
     (
         "price",
-        frozenset("how cost price prices fare set".split()),
+        _sign("how cost price prices fare set"),
         re.compile(
             r"\bhow (?:much|expensive|pricey)\b(?! (?:time|longer))|\bwhat (?:does|do|will|would) (?:it|they"
             r"|that|the ticket|a ticket|this|tickets) cost\b|\bwhat (?:is|are) the (?:cost|prices?|fare)\b"
@@ -407,7 +451,7 @@ QUESTIONS = (
         ),
     ),
 )
-WORDS_OF_QUESTIONS = frozenset().union(*(words for _, words, _ in QUESTIONS))
+QUESTIONS_WORDS = functools.reduce(operator.or_, (sign for _, sign, _ in QUESTIONS))
 SENTENCE_END = re.compile(r"[.?!;]")
 SEGMENT_MARK = re.compile(r"[.?!;,]")
 SEGMENT_END = re.compile(r"[.?!;,]|(?<!thing)(?<!where)(?<!any) but | however ")
@@ -425,4 +469,4 @@ AS_CLERK = re.compile(
     r"\b(?:i|we) (?:can|could|will|would|am|are|would be|will be) (?:\w+ ){0,3}?(?:help|helping|assist|assisting) you\b"
     r"|\bhow (?:can|may) (?:i|we) help you\b"
 )
-AS_CLERK_WORDS = frozenset("help helping assist assisting".split())
+AS_CLERK_WORDS = _sign("help helping assist assisting")

@@ -34,11 +34,11 @@ tables nor the list of cuisines have (an unknown name), sarcasm, and names made 
 
 from __future__ import annotations
 
-import itertools
 import re
 from bisect import insort
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from rapidfuzz import fuzz
@@ -105,6 +105,8 @@ _HAVING = {
     for slot in {s for d in _DOMAINS for s in (*INFORMABLE[d], *BOOKABLE[d])}
 }
 
+_START, _PLACE = itemgetter(0), itemgetter(0, 1)
+
 # Slots that only the agent can know: to name one is to ask for it.
 _NEVER_INFORMED = frozenset({"phone", "address", "postcode", "entrance fee", "reference", "trainID", "duration"})
 
@@ -168,15 +170,18 @@ class _Scan:
         self.vocabulary, self.offered = vocabulary, offered
         self.tokens = tuple(tokenize(text))
         self.norm = " ".join(self.tokens)
-        self.words = frozenset(self.tokens)
+        self.offsets: list[int] = []
+        at = signs = 0
+        for token in self.tokens:
+            self.offsets.append(at)
+            at += len(token) + 1
+            signs |= patterns.SIGNS.get(token, 0)
+        self.signs = signs
         # Most utterances hold no number, and a third of all patterns look for one.
-        self.numbers = "one" in self.words or patterns.DIGIT.search(self.norm) is not None
-        self.offsets = tuple(itertools.accumulate((len(token) + 1 for token in self.tokens[:-1]), initial=0))
+        self.numbers = bool(signs & patterns.ONE) or patterns.DIGIT.search(self.norm) is not None
         self.sentences = _spans(self.norm, patterns.SENTENCE_END)
-        self.segment_end = (
-            patterns.SEGMENT_END if "but" in self.words or "however" in self.words else patterns.SEGMENT_MARK
-        )
-        marked = "," in self.words or self.segment_end is patterns.SEGMENT_END
+        self.segment_end = patterns.SEGMENT_END if signs & patterns.SEGMENT_WORDS else patterns.SEGMENT_MARK
+        marked = signs & (patterns.COMMA | patterns.SEGMENT_WORDS)
         self.segments = _spans(self.norm, self.segment_end) if marked else self.sentences
         self.mentions: list[_Mention] = []
         self.anchors: list[_Anchor] = []
@@ -189,9 +194,11 @@ class _Scan:
         i, tokens, phrases = 0, self.tokens, self.vocabulary.phrases
         while i < len(tokens):
             length = 0
+            # Many phrases begin with "the"; the next word tells nearly all of them apart.
+            following = tokens[i + 1] if i + 1 < len(tokens) else ""
             for words, senses in phrases.get(tokens[i], ()):
                 n = len(words)
-                if n > 1 and tokens[i : i + n] != words:
+                if n > 1 and (words[1] != following or tokens[i : i + n] != words):
                     continue
                 if self._accept(i, n, senses):
                     length = n
@@ -278,22 +285,19 @@ class _Reading:
         if context.requested is not None and context.requested[0] not in _DOMAINS:
             context = context._replace(requested=None)
         self.context = context
-        self.tokens, self.norm, self.words, self.numbers = scan.tokens, scan.norm, scan.words, scan.numbers
+        self.tokens, self.norm, self.signs, self.numbers = scan.tokens, scan.norm, scan.signs, scan.numbers
         self.sentences, self.segments, self.segment_end = scan.sentences, scan.segments, scan.segment_end
         self.mentions, self.anchors, self.claimed = [*scan.mentions], [*scan.anchors], [*scan.claimed]
         self.informs: list[tuple[int, UserAct]] = []
         self.requests: list[tuple[int, UserAct]] = []
-
-    def _holds(self, words: frozenset[str]) -> bool:
-        return not self.words.isdisjoint(words)
 
     def acts(self) -> tuple[UserAct, ...]:
         if not self.tokens:
             return ()
         self._find_numbers()
         self._leave_out_offers()
-        self.mentions = sorted(self.mentions, key=lambda m: (m.start, m.end))[:_MAX_MENTIONS]
-        self.anchors = sorted(self.anchors, key=lambda a: a.start)[:_MAX_MENTIONS]
+        self.mentions = sorted(self.mentions, key=_PLACE)[:_MAX_MENTIONS]
+        self.anchors = sorted(self.anchors, key=_START)[:_MAX_MENTIONS]
         self._read_values()
         self._read_dontcare()
         self._read_short_answer()
@@ -305,18 +309,18 @@ class _Reading:
         if patterns.GREET.match(self.norm):
             acts.append(UserAct("greet"))
         acts.extend(self._read_answers())
-        acts.extend(act for _, act in sorted([*informs, *raised], key=lambda pair: pair[0]))
-        acts.extend(act for _, act in sorted(self.requests, key=lambda pair: pair[0]))
+        acts += [act for _, act in sorted([*informs, *raised], key=_START)]
+        acts += [act for _, act in sorted(self.requests, key=_START)]
         acts.extend(book)
-        if self._holds(patterns.THANKS):
+        if self.signs & patterns.THANKS:
             acts.append(UserAct("thank"))
         if self._says_bye(informs, book):
             acts.append(UserAct("bye"))
-        return tuple(dict.fromkeys(acts))
+        return tuple(dict.fromkeys(acts) if len(acts) > 1 else acts)
 
     def _leave_out_offers(self) -> None:
         """Forget what stands in a sentence with which the user plays the clerk: it asks for nothing."""
-        if not self._holds(patterns.AS_CLERK_WORDS):
+        if not self.signs & patterns.AS_CLERK_WORDS:
             return
         spans = [span for span in self.sentences if patterns.AS_CLERK.search(self.norm, *span)]
         if spans:
@@ -324,6 +328,9 @@ class _Reading:
             self.anchors = [a for a in self.anchors if not any(start <= a.start < end for start, end in spans)]
 
     def _find_numbers(self) -> None:
+        if not self.numbers and not self.signs & (patterns.ONE_PERSON_WORDS | patterns.TWO_PEOPLE_WORDS):
+            return
+
         def note(match: re.Match[str], slot: str, value: str, domains: tuple[str, ...]) -> None:
             if _free(self.claimed, match.start(), match.end()):
                 self.claimed.append((match.start(), match.end()))
@@ -334,13 +341,13 @@ class _Reading:
         booked = ("hotel", "restaurant", "train")
         if self.numbers:
             self._find_amounts(note, booked)
-        if self._holds(patterns.ONE_PERSON_WORDS):
+        if self.signs & patterns.ONE_PERSON_WORDS:
             for match in patterns.ONE_PERSON.finditer(self.norm):
                 if "travel" in match[0]:
                     # "I'm travelling alone" is no sign of a train.
                     self.anchors = [a for a in self.anchors if not match.start() <= a.start < match.end()]
                 note(match, "people", "1", booked)
-        if self._holds(patterns.TWO_PEOPLE_WORDS):
+        if self.signs & patterns.TWO_PEOPLE_WORDS:
             for match in patterns.TWO_PEOPLE.finditer(self.norm):
                 if not any(m.slot == "people" for m in self.mentions):
                     note(match, "people", "2", booked)
@@ -348,18 +355,18 @@ class _Reading:
     def _find_amounts(
         self, note: Callable[[re.Match[str], str, str, tuple[str, ...]], None], booked: tuple[str, ...]
     ) -> None:
-        for pattern in patterns.STARS if self._holds(patterns.STARS_WORDS) else ():
+        for pattern in patterns.STARS if self.signs & patterns.STARS_WORDS else ():
             for match in pattern.finditer(self.norm):
                 note(match, "stars", _number(match[1]), ("hotel",))
-        for pattern in patterns.STAY if self._holds(patterns.STAY_WORDS) else ():
+        for pattern in patterns.STAY if self.signs & patterns.STAY_WORDS else ():
             for match in pattern.finditer(self.norm):
                 note(match, "stay", _number(match[1]), ("hotel",))
         for match in (
-            patterns.ADULTS_AND_CHILDREN.finditer(self.norm) if self._holds(patterns.ADULTS_AND_CHILDREN_WORDS) else ()
+            patterns.ADULTS_AND_CHILDREN.finditer(self.norm) if self.signs & patterns.ADULTS_AND_CHILDREN_WORDS else ()
         ):
             note(match, "people", str(int(_number(match[1])) + int(_number(match[2]))), booked)
-        for pattern in patterns.PEOPLE:
-            for match in pattern.finditer(self.norm):
+        for sign, pattern in patterns.PEOPLE:
+            for match in pattern.finditer(self.norm) if self.signs & sign else ():
                 if match[1] == "one" and not re.search(
                     r"person|guest|ticket|seat|of one|for (?:just |only )?one$", match[0]
                 ):
@@ -378,11 +385,14 @@ class _Reading:
             near = [a for a in self.anchors if start <= a.start < end]
             fitting = [a for a in near if a.domain in candidates or a.domain == ELSEWHERE]
             if fitting:
-                best = min(fitting, key=lambda a: (self._distance(a.start, at), a.start))
+                best = fitting[0]
+                if len(fitting) > 1:
+                    best = min(fitting, key=lambda a: (self._distance(a.start, at), a.start))
                 return None if best.domain == ELSEWHERE else best.domain
-            if any(a.strong for a in near) and spans is self.segments and len(candidates) > 1:
-                other = next(a.domain for a in near if a.strong)
-                if slot in ("area", "pricerange", "type", "day", "people") and other not in candidates:
+            if near and spans is self.segments and len(candidates) > 1:
+                other = next((a.domain for a in near if a.strong), None)
+                if other is not None and slot in ("area", "pricerange", "type", "day", "people"):
+                    # It is none of the candidates, or it would have fitted.
                     return None
         start, _ = _span(self.sentences, at)
         for anchor in reversed(self.anchors):
@@ -434,7 +444,9 @@ class _Reading:
         return any(a.strong and a.domain == "hotel" and a.start < at for a in self.anchors)
 
     def _inform(self, at: int, domain: str, slot: str, value: str) -> None:
-        if patterns.YOU_SAID.search(self.norm, _span(self.segments, at)[0], at):
+        if self.signs & patterns.YOU_SAID_WORDS and patterns.YOU_SAID.search(
+            self.norm, _span(self.segments, at)[0], at
+        ):
             return
         if slot in ("people", "stay") and value == "0":
             return  # Nobody books for nobody: whoever says so has told nothing.
@@ -465,9 +477,7 @@ class _Reading:
             r"\b(?:am|are|is)(?: an?)? $", self.norm[: mention.start]
         ):
             return
-        if mention.slot == "pricerange" and re.match(
-            r" (?:train|ticket|fare)", self.norm[mention.end : mention.end + 8]
-        ):
+        if mention.slot == "pricerange" and patterns.FARE.match(self.norm, mention.end):
             return
         self._inform(mention.start, domain, mention.slot, mention.value)
 
@@ -484,8 +494,10 @@ class _Reading:
         """Whether the clause asks, of an entity that was spoken of, if it has this value ("is it cheap?")."""
         start, end = _span(self.sentences, mention.start)
         clause = self.norm[start : mention.start]
+        if self.norm[end - 1 : end] != "?" and not patterns.YES_NO.match(clause.lstrip()):
+            return False
         asked = list(patterns.YES_NO.finditer(clause))
-        if not asked or (self.norm[end - 1 : end] != "?" and not clause.lstrip().startswith(asked[0][0])):
+        if not asked:
             return False
         last = asked[-1]
         if patterns.IS_THERE.match(last[0]) or last[0].endswith(" any"):
@@ -542,7 +554,7 @@ class _Reading:
             slot = asked[1]
         elif role:
             slot = "destination" if role["to"] else "departure"
-        elif re.search(r"\bleav(?:ing|e) for $|\bbound for $|\bhead(?:ing|ed) (?:for|to) $|\bfor $", before):
+        elif patterns.LEAVES_FOR.search(before):
             slot = "destination"
         elif patterns.FROM.search(before):
             slot = "departure"
@@ -641,7 +653,7 @@ class _Reading:
     # ............................................................................................ negation and softness
 
     def _negated(self, at: int, slot: str) -> bool:
-        if not self._holds(patterns.NOT_WORDS):
+        if not self.signs & patterns.NOT_WORDS:
             return False
         start, _ = _span(self.segments, at)
         before = self.norm[start:at]
@@ -657,7 +669,7 @@ class _Reading:
         return False
 
     def _soft(self, at: int) -> bool:
-        if not self._holds(patterns.SOFT_RIGHT_WORDS):
+        if not self.signs & patterns.SOFT_RIGHT_WORDS:
             return False
         start, end = _span(self.segments, at)
         for match in patterns.SOFT_RIGHT.finditer(self.norm, start, end):
@@ -679,7 +691,7 @@ class _Reading:
     # ......................................................................................................... dontcare
 
     def _read_dontcare(self) -> None:
-        if not self._holds(patterns.DONTCARE_WORDS):
+        if not self.signs & patterns.DONTCARE_WORDS:
             return
         for start, end in self.segments:
             clause = self.norm[start:end].strip(" .,;!?")
@@ -802,7 +814,7 @@ class _Reading:
 
     def _corrected(self) -> list[tuple[int, UserAct]]:
         """The informs, without a value that the same utterance takes back ("tuesday, sorry, wednesday")."""
-        if len(self.informs) < 2 or not (patterns.CORRECTION.search(self.norm) or patterns.CHANGING.search(self.norm)):
+        if len(self.informs) < 2 or not self.signs & patterns.CORRECTION_WORDS:
             return self.informs
         kept = []
         for at, act in self.informs:
@@ -825,12 +837,12 @@ class _Reading:
         for mention in self.mentions:
             if mention.kind == "slot":
                 self._read_slot_word(mention)
-        for slot, words, pattern in patterns.QUESTIONS if self._holds(patterns.WORDS_OF_QUESTIONS) else ():
-            for match in pattern.finditer(self.norm) if self._holds(words) else ():
+        for slot, sign, pattern in patterns.QUESTIONS if self.signs & patterns.QUESTIONS_WORDS else ():
+            for match in pattern.finditer(self.norm) if self.signs & sign else ():
                 start, end = _span(self.segments, match.start())
                 if not patterns.DONTCARE.search(self.norm, start, end):
                     self._ask(match.start(), slot)
-        for start, end in self.segments if self._holds(patterns.ADDRESS_WORDS) else ():
+        for start, end in self.segments if self.signs & patterns.ADDRESS_WORDS else ():
             if patterns.ADDRESS.search(self.norm[start:end].rstrip(" .?!,;")) and not patterns.DONTCARE.search(
                 self.norm, start, end
             ):
@@ -871,12 +883,9 @@ class _Reading:
             or any(m.kind == "slot" and start <= m.start < end and m.slot in _NEVER_INFORMED for m in self.mentions)
             or (before.strip() in ("", "the", "and", "and the", "also the") and after.strip(" .") in ("please", ""))
         )
-        if re.search(
-            r"\b(?:not|no) (?:need|want|require|necessary)?(?: (?:the|a|an|any|your|their|its|to|for|have|know))* ?$",
-            before,
-        ):
+        if patterns.NOT_NEEDED.search(before):
             return
-        if slot in _NEVER_INFORMED and slot != "reference" and re.search(r"\bmy $", before):
+        if slot in _NEVER_INFORMED and slot != "reference" and patterns.MINE.search(before):
             return
         if any(m.kind in ("name",) and m.start <= mention.start < m.end for m in self.mentions):
             return
@@ -893,11 +902,7 @@ class _Reading:
         ):
             if slot == "entrance fee" and re.search(r"\b(?:no|free|without|an?) $", before) and not asking:
                 return
-            if (
-                re.search(r"\b(?:with|under|using|for|has|my|had) (?:the |that |this )?$", before)
-                and slot in ("reference", "trainID", "phone")
-                and not asking
-            ):
+            if not asking and slot in ("reference", "trainID", "phone") and patterns.HAS_IT.search(before):
                 return
             if slot in ("leaveAt", "arriveBy") and (
                 re.match(r" (?:is|at|should|after|before|by|around|to be) ", after + " ") or not asking
@@ -955,7 +960,7 @@ class _Reading:
 
     def _read_booking(self) -> list[UserAct]:
         acts = []
-        for match in patterns.BOOK.finditer(self.norm) if self._holds(patterns.BOOK_WORDS) else ():
+        for match in patterns.BOOK.finditer(self.norm) if self.signs & patterns.BOOK_WORDS else ():
             start, _ = _span(self.sentences, match.start())
             if not _free(self.claimed, match.start(), match.end()) and match["t"] is None:
                 continue
@@ -964,7 +969,7 @@ class _Reading:
             domain = self._resolve(match.end() - 1, ("hotel", "restaurant", "train"), "book")
             if domain:
                 acts.append(UserAct("book", domain))
-        return list(dict.fromkeys(acts))[:2]
+        return list(dict.fromkeys(acts))[:2] if len(acts) > 1 else acts
 
     def _read_domains(self, informs: list[tuple[int, UserAct]]) -> list[tuple[int, UserAct]]:
         spoken = {act.domain for _, act in informs if act.kind == "inform"}
@@ -990,11 +995,11 @@ class _Reading:
         return acts
 
     def _read_answers(self) -> Iterable[UserAct]:
-        if self._holds(patterns.DENY_WORDS):
+        if self.signs & patterns.DENY_WORDS:
             bare = self.segment_end.split(patterns.INTERJECTION.sub("", self.norm), maxsplit=1)[0].strip()
             if patterns.DENY.search(bare) or re.search(r"\bno thanks?\b", self.norm[:40]):
                 return (UserAct("deny"),)
-        if not self._holds(patterns.AFFIRM_WORDS):
+        if not self.signs & patterns.AFFIRM_WORDS:
             return ()
         for start, end in self.segments[:3]:
             clause = self.norm[start:end].rstrip(" .,;!?").lstrip()
@@ -1008,17 +1013,20 @@ class _Reading:
         return ()
 
     def _says_bye(self, informs: list[tuple[int, UserAct]], book: list[UserAct]) -> bool:
-        if not self._holds(patterns.GOODBYE_WORDS) and not self._holds(patterns.ALL_DONE_WORDS):
+        if not self.signs & (patterns.GOODBYE_WORDS | patterns.ALL_DONE_WORDS):
             return False
-        last = max([at for at, act in [*informs, *self.requests] if act.value != DONTCARE], default=-1)
-        for match in patterns.GOODBYE.finditer(self.norm) if self._holds(patterns.GOODBYE_WORDS) else ():
-            if match.start() > last:
-                return True
-        for match in patterns.ALL_DONE.finditer(self.norm) if self._holds(patterns.ALL_DONE_WORDS) else ():
-            _, end = _span(self.sentences, match.start())
-            if match.start() > last and self.norm[end - 1 : end] != "?" and not book:
-                return True
-        return False
+        last = -1
+        for at, act in (*informs, *self.requests):
+            if at > last and act.value != DONTCARE:
+                last = at
+        if self.signs & patterns.GOODBYE_WORDS and patterns.GOODBYE.search(self.norm, last + 1):
+            return True
+        if book or not self.signs & patterns.ALL_DONE_WORDS:
+            return False
+        return any(
+            self.norm[_span(self.sentences, match.start())[1] - 1] != "?"
+            for match in patterns.ALL_DONE.finditer(self.norm, last + 1)
+        )
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers
@@ -1037,9 +1045,10 @@ def _spans(norm: str, end: re.Pattern[str]) -> tuple[tuple[int, int], ...]:
 
 
 def _span(spans: Sequence[tuple[int, int]], at: int) -> tuple[int, int]:
-    for start, end in spans:
-        if start <= at < end:
-            return start, end
+    if len(spans) > 1:
+        for span in spans:
+            if span[0] <= at < span[1]:
+                return span
     return spans[-1]
 
 

@@ -73,7 +73,7 @@ _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "`": "'", "\u00b4": 
 _MARKS = re.compile(f"[{''.join(map(chr, _APOSTROPHES))}]")
 # The look behind comes second, as what begins with a letter is found faster than what begins with a boundary.
 _MERIDIEM = re.compile(r"([ap])(?<=\b[ap])\s?\.\s?m\b\.?")
-_DIGIT = re.compile(r"\d")
+_DOTTED = re.compile(r"\d[.h]\d")
 _DOTTED_TIME = re.compile(r"\b(\d{1,2})[.h](\d{2})\b(?!\.\d| ?(?:pounds|gbp|euros?))")
 # What each is written out as, after a sign without which it does not occur: to search for that is ten times as fast.
 _CONTRACTIONS = (
@@ -123,7 +123,7 @@ def tokenize(text: str) -> list[str]:
         text = text.translate(_APOSTROPHES)
     if ".m" in text or ". m" in text:
         text = _MERIDIEM.sub(r"\1m", text)
-    if _DIGIT.search(text):
+    if _DOTTED.search(text):
         text = _DOTTED_TIME.sub(r"\1:\2", text)
     if _CONTRACTED.search(text):
         for signs, pattern, written_out in _CONTRACTIONS:

@@ -276,7 +276,7 @@ class VerifiableTracker:
                 w.slot == "type" and w.value == act.value for _, w in track.goal.wants[index]
             ):
                 # "I need a hotel" raises the domain with the very word for one of its types.
-                self._stated(track, index, replace(act, slot="type"))
+                self._stated(track, index, act._replace(slot="type"))
         said = track.stated is not before.stated
         moved = track.state.done() is not before.state
         track.news = moved or (
