@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import pickle
 import random
 import re
@@ -577,20 +579,35 @@ def test_the_day_of_arrival_is_no_question() -> None:
 
 
 CUED = {
-    **{name: (getattr(patterns, name.removesuffix("_WORDS")), words)
-       for name, words in vars(patterns).items() if name.endswith("_WORDS")},
-    **{slot: (pattern, words) for slot, words, pattern in patterns.QUESTIONS},
+    **{name: (getattr(patterns, name.removesuffix("_WORDS")), sign)
+       for name, sign in vars(patterns).items() if name.endswith("_WORDS")},
+    **{slot: (pattern, sign) for slot, sign, pattern in patterns.QUESTIONS},
+    **{f"people {k}": (pattern, sign) for k, (sign, pattern) in enumerate(patterns.PEOPLE)},
+    "change": (patterns.CHANGE, patterns.CORRECTION_WORDS),
+    "any question": (tuple(pattern for _, _, pattern in patterns.QUESTIONS), patterns.ANY_QUESTION),
 }  # fmt: skip
+
+
+def signs(text: str) -> int:
+    return functools.reduce(operator.or_, (patterns.SIGNS.get(word, 0) for word in re.findall(r"\w+", text)), 0)
 
 
 @pytest.mark.parametrize("name", CUED)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_pattern_matches_without_one_of_its_words(name: str, data: st.DataObject) -> None:
-    patterns_of, words = CUED[name]
+    patterns_of, sign = CUED[name]
     pattern = patterns_of if isinstance(patterns_of, re.Pattern) else data.draw(st.sampled_from(patterns_of))
     text = data.draw(st.from_regex(pattern, alphabet=string.ascii_lowercase + string.digits + " .,?"))
-    assert not words.isdisjoint(re.findall(r"\w+", text)), text
+    assert signs(text) & sign, text
+
+
+def test_each_set_of_words_has_a_sign_of_its_own() -> None:
+    found = [sign for _, sign in CUED.values()]
+    single = {sign for sign in found if sign & (sign - 1) == 0}
+    assert len(single) == len(CUED) - 2  # "any question" has several, "change" those of corrections.
+    assert signs("booked it for us") & patterns.BOOK_WORDS
+    assert not signs("the weather is fair")
 
 
 def test_whatever_is_understood_as_a_booking_can_be_booked(world: World) -> None:

@@ -6,11 +6,12 @@ requirement and preference. This module is pure: it imports nothing else of the 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Category(str, Enum):
@@ -146,8 +147,7 @@ class Objective:
     text: str = ""
 
 
-@dataclass(frozen=True)
-class Component:
+class Component(NamedTuple):
     """One tracked part of a goal; `objective` is the index of its objective, None for profile and policy."""
 
     id: str
@@ -214,41 +214,55 @@ class UserGoal:
         return {name: value for name, value in self.__dict__.items() if name != "_hash"}
 
     @cached_property
-    def parts(self) -> tuple[tuple[Component, ...], ...]:
-        """The components of each objective, itself first."""
-        return tuple(tuple(c for c in self.components if c.objective == k) for k in range(len(self.objectives)))
-
-    @cached_property
     def manner(self) -> tuple[Component, ...]:
         """The components that every message is held against: profile and policy."""
-        return tuple(c for c in self.components if c.objective is None)
+        facts = [Component(f"profile.{i}", Category.PROFILE, fact) for i, fact in enumerate(self.profile)]
+        rules = [Component(f"policy.{i}", Category.POLICY, rule) for i, rule in enumerate(self.policy)]
+        return (*facts, *rules)
+
+    @cached_property
+    def parts(self) -> tuple[tuple[Component, ...], ...]:
+        """The components of each objective, itself first, then its requirements and preferences."""
+        found = []
+        for i, objective in enumerate(self.objectives):
+            name = f"objective.{i}"
+            parts = [Component(name, Category.OBJECTIVE, objective, i)]
+            for j, requirement in enumerate(objective.requirements):
+                parts.append(Component(f"{name}.requirement.{j}", Category.REQUIREMENT, requirement, i))
+            for j, preference in enumerate(objective.preferences):
+                parts.append(Component(f"{name}.preference.{j}", Category.PREFERENCE, preference, i))
+            found.append(tuple(parts))
+        return tuple(found)
+
+    @cached_property
+    def components(self) -> tuple[Component, ...]:
+        """All components in a fixed order: `manner` (profile, then policy), then the `parts` of each objective."""
+        return tuple(itertools.chain(self.manner, *self.parts))
 
     @cached_property
     def wants(self) -> tuple[tuple[tuple[Component, Want], ...], ...]:
         """What each objective is to be searched or booked by, with its component."""
-        return tuple(tuple((c, c.content) for c in parts if isinstance(c.content, Want)) for parts in self.parts)
+        return tuple([tuple([(c, c.content) for c in parts if isinstance(c.content, Want)]) for parts in self.parts])
 
     @cached_property
     def due(self) -> tuple[tuple[int, ...], ...]:
         """The positions of each objective, itself first, and of its requirements."""
         return tuple(
-            tuple(self.positions[c.id] for c in parts if c.category is not Category.PREFERENCE) for parts in self.parts
+            [
+                tuple([self.positions[c.id] for c in parts if c.category is not Category.PREFERENCE])
+                for parts in self.parts
+            ]
         )
-
-    @cached_property
-    def components(self) -> tuple[Component, ...]:
-        """All components in a fixed order: profile, policy, then each objective, its requirements and preferences."""
-        return tuple(self._walk())
 
     @cached_property
     def start(self) -> tuple[ComponentState, ...]:
         """Every component at its category's start value."""
-        return tuple(_shared(START[c.category], None, False, False) for c in self.components)
+        return tuple([_shared(START[c.category], None, False, False) for c in self.components])
 
     @cached_property
     def plain(self) -> tuple[Component, ...]:
         """The components in plain words, which no program can check."""
-        return tuple(component for component in self.components if component.plain)
+        return tuple([component for component in self.components if component.plain])
 
     @cached_property
     def positions(self) -> dict[str, int]:
@@ -267,18 +281,6 @@ class UserGoal:
             return self.positions[component]
         except KeyError:
             raise KeyError(f"no component {component!r}; this goal has {', '.join(self.positions)}") from None
-
-    def _walk(self) -> Iterator[Component]:
-        for i, fact in enumerate(self.profile):
-            yield Component(f"profile.{i}", Category.PROFILE, fact)
-        for i, rule in enumerate(self.policy):
-            yield Component(f"policy.{i}", Category.POLICY, rule)
-        for i, objective in enumerate(self.objectives):
-            yield Component(f"objective.{i}", Category.OBJECTIVE, objective, i)
-            for j, requirement in enumerate(objective.requirements):
-                yield Component(f"objective.{i}.requirement.{j}", Category.REQUIREMENT, requirement, i)
-            for j, preference in enumerate(objective.preferences):
-                yield Component(f"objective.{i}.preference.{j}", Category.PREFERENCE, preference, i)
 
 
 def _check_plain(index: int, objective: Objective) -> None:

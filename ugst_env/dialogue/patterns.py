@@ -27,7 +27,7 @@ def _sign(words: str) -> int:
 
 ONE = _sign("one")
 COMMA = _sign(",")
-SEGMENT_WORDS = _sign("but however")
+BUT = _sign("but however")
 DIGIT = re.compile(r"\d")
 NUM = r"(\d{1,2}|one)"
 PART_OF_DAY = r"(?: (?:in the |at |this |that )?(morning|afternoon|evening|night|tonight))?"
@@ -86,7 +86,7 @@ PEOPLE = (
         _sign("us total our my altogether"),
         re.compile(
             rf"\b(?:there (?:will be|are|is)|we are|it is|will be|would be) (?:just |only )?{NUM} (?:of us"
-            rf"|in total|in our|in my|altogether)"
+            rf"|in total|in our|in my|altogether)\b"
         ),
     ),
 )
@@ -451,7 +451,7 @@ QUESTIONS = (
         ),
     ),
 )
-QUESTIONS_WORDS = functools.reduce(operator.or_, (sign for _, sign, _ in QUESTIONS))
+ANY_QUESTION = functools.reduce(operator.or_, (sign for _, sign, _ in QUESTIONS))
 SENTENCE_END = re.compile(r"[.?!;]")
 SEGMENT_MARK = re.compile(r"[.?!;,]")
 SEGMENT_END = re.compile(r"[.?!;,]|(?<!thing)(?<!where)(?<!any) but | however ")

@@ -1,4 +1,4 @@
-"""Rules that read free English user text as dialogue acts. No model is called: a turn costs half a millisecond.
+"""Rules that read free English user text as dialogue acts. No model is called: a turn costs 50 to 100 microseconds.
 
 How a text is read
 ------------------
@@ -180,8 +180,8 @@ class _Scan:
         # Most utterances hold no number, and a third of all patterns look for one.
         self.numbers = bool(signs & patterns.ONE) or patterns.DIGIT.search(self.norm) is not None
         self.sentences = _spans(self.norm, patterns.SENTENCE_END)
-        self.segment_end = patterns.SEGMENT_END if signs & patterns.SEGMENT_WORDS else patterns.SEGMENT_MARK
-        marked = signs & (patterns.COMMA | patterns.SEGMENT_WORDS)
+        self.segment_end = patterns.SEGMENT_END if signs & patterns.BUT else patterns.SEGMENT_MARK
+        marked = signs & (patterns.COMMA | patterns.BUT)
         self.segments = _spans(self.norm, self.segment_end) if marked else self.sentences
         self.mentions: list[_Mention] = []
         self.anchors: list[_Anchor] = []
@@ -837,7 +837,7 @@ class _Reading:
         for mention in self.mentions:
             if mention.kind == "slot":
                 self._read_slot_word(mention)
-        for slot, sign, pattern in patterns.QUESTIONS if self.signs & patterns.QUESTIONS_WORDS else ():
+        for slot, sign, pattern in patterns.QUESTIONS if self.signs & patterns.ANY_QUESTION else ():
             for match in pattern.finditer(self.norm) if self.signs & sign else ():
                 start, end = _span(self.segments, match.start())
                 if not patterns.DONTCARE.search(self.norm, start, end):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ def _layout() -> dict[str, slice]:
 # Where each feature stands in the observation vector.
 LAYOUT = _layout()
 OBSERVATION_SIZE = sum(map(len, _FEATURES.values()))
+_NOTHING = array("f", [0.0] * (OBSERVATION_SIZE + 1))
 # Where each of its members stands: _AT["raised"]["hotel"].
 _AT: dict[str, dict[Any, int]] = {
     name: {key: LAYOUT[name].start + k for k, key in enumerate(keys)} for name, keys in _FEATURES.items()
@@ -207,8 +209,8 @@ def observe(
     belief: BeliefState, view: View, *, last_action: int | None, turn: int, max_turns: int
 ) -> NDArray[np.float32]:
     """The observation: float32 array of shape (`OBSERVATION_SIZE`,) in [0, 1], laid out as `LAYOUT` says."""
-    # To write into an array is slow, so it is made of bytes; the last one takes what is no feature.
-    cells = bytearray(OBSERVATION_SIZE + 1)
+    # To write into one of numpy's is slower; the last cell takes what is no feature.
+    cells = _NOTHING[:]
     acts, informed, requested = _AT["user_acts"], _AT["informed"], _AT["requested"]
     for act in belief.user_acts:
         cells[acts[act.kind]] = 1
@@ -228,12 +230,11 @@ def observe(
     for domain in belief.raised:
         if domain in INFORMABLE:
             _observe_domain(cells, domain, belief, view)
-    vector = np.frombuffer(cells, np.uint8, OBSERVATION_SIZE).astype(np.float32)
-    vector[LAYOUT["turn"]] = min(turn / max_turns, 1.0)
-    return vector
+    cells[_AT["turn"]["turn"]] = min(turn / max_turns, 1.0)
+    return np.frombuffer(cells, np.float32, OBSERVATION_SIZE)
 
 
-def _observe_domain(cells: bytearray, domain: str, belief: BeliefState, view: View) -> None:
+def _observe_domain(cells: array[float], domain: str, belief: BeliefState, view: View) -> None:
     cells[_AT["raised"][domain]] = 1
     fits = view.fits.get(domain, ())
     cells[_AT["match_count"][domain, bisect_left(COUNT_STEPS, len(fits))]] = 1
@@ -252,7 +253,7 @@ def _observe_domain(cells: bytearray, domain: str, belief: BeliefState, view: Vi
         _observe_booking(cells, domain, belief)
 
 
-def _observe_booking(cells: bytearray, domain: str, belief: BeliefState) -> None:
+def _observe_booking(cells: array[float], domain: str, belief: BeliefState) -> None:
     if domain in belief.wants_booking:
         cells[_AT["wants_booking"][domain]] = 1
     if belief.booking(domain) is not None:

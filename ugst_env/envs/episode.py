@@ -79,6 +79,10 @@ class Step:
         return self.terminated or self.truncated
 
 
+# What an act leads to that the user has yet to answer.
+_GOES_ON = Step()
+
+
 def turn_seed(seed: int, turn: int) -> int:
     """The seed of one user turn of a conversation."""
     return zlib.crc32(f"{seed}/{turn}".encode())
@@ -193,14 +197,14 @@ class Episode:
         self._pending = outcome
         if self._judged and self.questions():
             self.waiting_for = "judge"
-            return Step()
+            return _GOES_ON
         return self._go_on()
 
     def _go_on(self) -> Step:
         if self._pending is not None:
             return self._end(self._pending)
         self.waiting_for = "user"
-        return Step()
+        return _GOES_ON
 
     def questions(self) -> list[Question]:
         """What the judge is asked: about each part in plain words that can still move."""

@@ -501,7 +501,7 @@ _ORDER = (
 
 def comply_all(rules: Sequence[Rule], text: str, utterance: Utterance, rng: Random) -> str:
     """Rewrite `text` so that it keeps all `rules` where changes of the surface can do that (see `comply`)."""
-    for rule in _in_order(tuple(rules)):
+    for rule in _in_order(tuple(rules)) if len(rules) > 1 else rules:
         text = comply(rule, text, utterance, rng)
     return text
 

@@ -25,7 +25,7 @@ refused falsely, left, or let turns pass without serving anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -283,7 +283,7 @@ class VerifiableTracker:
             said and any(set(values) - set(before.stated.get(key, ())) for key, values in track.stated.items())
         )
         if said or moved:
-            self._settle(track)
+            self._settle(track, {act.domain for act in acts})
         return track.done()
 
     def _judge_manner(self, track: _Draft, text: str, acts: tuple[UserAct, ...], end: bool) -> None:
@@ -379,7 +379,7 @@ class VerifiableTracker:
                     self._spoke_of(track, act.domain, act)
         track.last_act = acts[-1] if acts else None
         if told:
-            self._settle(track)
+            self._settle(track, {act.domain for act in acts})
         after = track.done()
         if not any(self._moved(before, after, act) for act in acts):
             asked_again = any(
@@ -584,10 +584,10 @@ class VerifiableTracker:
             for slot, value in wanted.items()
         )
 
-    def _settle(self, track: _Draft) -> None:
-        """Draw all conclusions from the evidence so far."""
+    def _settle(self, track: _Draft, domains: Collection[str | None]) -> None:
+        """Draw all conclusions about these domains from the evidence so far."""
         for index, objective in enumerate(track.goal.objectives):
-            name = track.offered.get(objective.domain)
+            name = track.offered.get(objective.domain) if objective.domain in domains else None
             entity = self.world.find(objective.domain, name) if name else None
             if entity is not None:
                 self._settle_objective(track, index, objective, entity)

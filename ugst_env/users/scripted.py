@@ -150,6 +150,7 @@ class _Manner(NamedTuple):
     # Who cares whether it is a hotel or a guesthouse does not call any place to stay a hotel.
     picky: bool
     rules_about_acts: bool
+    bound: Limits
 
 
 @lru_cache(maxsize=512)  # A goal lasts for a whole conversation.
@@ -160,6 +161,7 @@ def _manner(goal: UserGoal) -> _Manner:
         alone=any((fact.kind, fact.value) in (("party_size", "1"), ("companion", "alone")) for fact in facts),
         picky=any(o.domain == "hotel" and "type" in _wanted(o) for o in goal.objectives),
         rules_about_acts=any(rule.kind in ABOUT_ACTS for rule in goal.policy),
+        bound=limits(goal.policy),
     )
 
 
@@ -251,7 +253,7 @@ class ScriptedUser:
         if "dawdle" in drifting and request.turn > 0:
             return Plan((Thing("chat"),))
         tasks = _tasks(self._remembered(request, state))
-        bound = limits(request.goal.policy)
+        bound = _manner(request.goal).bound
         act = request.agent_act
         secret = self._secret(request, tasks, bound)
         # Without a secret, only what is over has nothing but secrets left.
