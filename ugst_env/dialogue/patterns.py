@@ -318,14 +318,13 @@ NOT_NEEDED = re.compile(
     r"\b(?:not|no) (?:need|want|require|necessary)?(?: (?:the|a|an|any|your|their|its|to|for|have|know))* ?$"
 )
 MINE = re.compile(r"\bmy $")
-FARE = re.compile(r" (?:train|ticket|fare)")
-LEAVES_FOR = re.compile(r"\bleav(?:ing|e) for $|\bbound for $|\bhead(?:ing|ed) (?:for|to) $|\bfor $")
 HAS_IT = re.compile(r"\b(?:with|under|using|for|has|my|had) (?:the |that |this )?$")
-# "How expensive is it" tells no price range, and who fancies some fish wants fish.
+# "How expensive is it" and "a cheap ticket" tell no price range, and who fancies some fish wants fish.
 HOW = re.compile(r"\bhow (?:very |really )?$")
 FANCY = re.compile(
     r"fancy (?:some|an?|any|the|something|eating|going|having|staying|trying|visiting)\b(?! \w+ (?:place|one)\b)"
 )
+FARE = re.compile(r" (?:train|ticket|fare)")
 CALLED = re.compile(r"\b(?:called|named|name is|by the name of|name of|name)(?: is)? (?:the )?$")
 TIME_NOUN = re.compile(r"^ (?:train|one|departure|arrival|will be fine|sounds|works|is fine|please)\b")
 LEAVE = r"(?:leav\w+|depart\w*|set(?:ting)? off|go(?:ing)? out|after|later than|start\w*|head\w* out|earliest)"
@@ -349,6 +348,7 @@ FROM = re.compile(
     r"|starting in|starting at|start in|departure (?:location|point|place|site|city|station"
     r"|town) (?:is|will be|would be|of)|departure is)(?: from)?(?: the)?(?: (?:at|in))?) $"
 )
+LEAVES_FOR = re.compile(r"\bleav(?:ing|e) for $|\bbound for $|\bhead(?:ing|ed) (?:for|to) $|\bfor $")
 TO = re.compile(
     r"(?:\b(?:to|into|towards|toward|destination|reach|reaching|visit|destination (?:is|will be"
     r"|would be|of)|destination should be|bound for|headed for|heading for|leaving for|leave for"
